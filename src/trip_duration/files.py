@@ -89,24 +89,25 @@ def write_parquet(
     if schema is None:
         raise TypeError("a stream of batches needs its schema")
     schema = schema.remove_metadata()
-    with atomic(path) as temporary, pq.ParquetWriter(
-        temporary,
-        schema,
-        compression="zstd",
-        compression_level=3,
-        data_page_version="1.0",
-        version="2.6",
-        use_dictionary=True,
-        write_statistics=True,
-        store_schema=True,
-    ) as writer:
+    with (
+        atomic(path) as temporary,
+        pq.ParquetWriter(
+            temporary,
+            schema,
+            compression="zstd",
+            compression_level=3,
+            data_page_version="1.0",
+            version="2.6",
+            use_dictionary=True,
+            write_statistics=True,
+            store_schema=True,
+        ) as writer,
+    ):
         for group in _regroup(data, schema):
             writer.write_table(group, row_group_size=ROW_GROUP)
 
 
-def _regroup(
-    stream: Iterable[pa.RecordBatch | pa.Table], schema: pa.Schema
-) -> Iterator[pa.Table]:
+def _regroup(stream: Iterable[pa.RecordBatch | pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
     waiting: list[pa.Table] = []
     rows = 0
     for part in stream:
@@ -138,9 +139,7 @@ def write_csv(table: pa.Table, path: str | Path) -> None:
     import pyarrow.csv
 
     with atomic(path) as temporary:
-        pyarrow.csv.write_csv(
-            table, temporary, pyarrow.csv.WriteOptions(quoting_style="needed")
-        )
+        pyarrow.csv.write_csv(table, temporary, pyarrow.csv.WriteOptions(quoting_style="needed"))
 
 
 def write_bytes(data: bytes, path: str | Path) -> None:

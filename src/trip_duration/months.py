@@ -18,7 +18,7 @@ def parse_month(text: object) -> tuple[int, int]:
     SettingsError
         If the text is no month, or one before TLC's first.
     """
-    found = re.fullmatch(r"(\d{4})-(\d{2})", text) if isinstance(text, str) else None
+    found = re.fullmatch(r"([0-9]{4})-([0-9]{2})", text) if isinstance(text, str) else None
     if not found:
         raise SettingsError(f"{text!r} is not a month: write it as YYYY-MM, like 2021-01.")
     year, month = int(found[1]), int(found[2])

@@ -1,0 +1,56 @@
+# Every entry point of the repository. `make` alone prints them.
+
+VENV ?= .venv
+PYTHON ?= python3
+SET ?=
+export SET
+
+RUN := $(VENV)/bin/python src/commands
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train ingest featurize search evaluate course ui test lint bench lock clean
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+setup: $(READY) ## make the environment (.venv); every other target does it when needed
+
+$(READY): requirements.txt src/commands/setup.py
+	@$(PYTHON) src/commands/setup.py $(VENV)
+
+train: $(READY) ## the whole pipeline, to an evaluated model; SET="key=value …" for one run of other settings
+	@$(RUN) train
+
+ingest: $(READY) ## fetch and clean the months, and print the ledger of what was set aside
+	@$(RUN) ingest
+
+featurize: $(READY) ## the features, and what they need
+	@$(RUN) featurize
+
+search: $(READY) ## the search for the best parameters, and what it needs
+	@$(RUN) search
+
+evaluate: $(READY) ## the model's errors beside the baselines', and what they need
+	@$(RUN) evaluate
+
+course: $(READY) ## reproduce the course's own model and its RMSE (about 3 minutes)
+	@$(VENV)/bin/python benchmarks/course.py
+
+ui: $(READY) ## Prefect's and MLflow's pages for what has run, until Ctrl-C
+	@$(RUN) ui
+
+test: $(READY) ## the tests; ARGS="-k search" to choose some
+	@$(VENV)/bin/python -m pytest $(ARGS)
+
+lint: $(READY) ## ruff and mypy
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
+
+bench: $(READY) ## measure what the documents claim, as ratios
+	@$(VENV)/bin/python benchmarks
+
+lock: $(READY) ## resolve requirements.in again into requirements.txt
+	@$(RUN) lock
+
+clean: ## remove what was computed and the environment; params.yaml and the commits stay
+	@rm -rf $(VENV) .cache .prefect .mlflow data models

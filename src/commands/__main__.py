@@ -1,0 +1,49 @@
+"""What the Makefile calls: ``python src/commands train``. `make` alone lists the commands.
+
+A command ends with exit code 0, or with one sentence on stderr and exit code 1; DEBUG=1 shows the
+traceback as well.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PIPELINE = ("train", "ingest", "featurize", "search", "evaluate")
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command that is named."""
+    sys.path[0] = str(ROOT / "src")
+    os.chdir(ROOT)
+    from trip_duration.errors import TripDurationError
+
+    try:
+        match arguments:
+            case [name] if name in PIPELINE:
+                from commands.pipeline import run
+
+                return run(name, os.environ.get("SET", ""))
+            case ["ui"]:
+                from trip_duration.orchestration import serve
+
+                return serve(ROOT)
+            case ["lock"]:
+                from commands.lock import lock
+
+                return lock(ROOT)
+            case _:
+                print("run `make` to see what there is.", file=sys.stderr)
+                return 2
+    except TripDurationError as error:
+        if os.environ.get("DEBUG"):
+            raise
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Interrupted: what was finished is kept; run it again to go on.", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,15 @@
+"""``make lock``: resolve requirements.in into the complete, hashed requirements.txt."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+__all__ = ["lock"]
+
+
+def lock(root: Path) -> int:
+    """Write requirements.txt for every platform and Python from 3.11 on; returns uv's exit code."""
+    options = ["--quiet", "--universal", "--python-version", "3.11", "--generate-hashes"]
+    options += ["--fork-strategy", "fewest", "--custom-compile-command", "make lock"]
+    options += ["requirements.in", "-o", "requirements.txt"]
+    return subprocess.call([sys.executable, "-m", "uv", "pip", "compile", *options], cwd=root)

@@ -1,0 +1,80 @@
+"""``make train`` and its parts: check the settings, have DVC run the stages, say what came out."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from commands import summary
+from trip_duration import params
+from trip_duration.errors import TripDurationError
+from trip_duration.files import write_bytes
+
+__all__ = ["run"]
+
+# `make train` is the whole pipeline, the others one stage and what it needs.
+TARGETS = {"train": [], "ingest": ["ingest"], "featurize": ["featurize"], "search": ["search"]}
+TARGETS["evaluate"] = ["evaluate"]
+
+
+def run(name: str, overrides: str) -> int:
+    """Run a command of the pipeline.
+
+    Parameters
+    ----------
+    name : str
+        ``train``, ``ingest``, ``featurize``, ``search`` or ``evaluate``.
+    overrides : str
+        ``key=value`` pairs for this run. With any, DVC runs an experiment, which the workspace
+        then holds; if it fails, ``params.yaml`` is put back.
+
+    Returns
+    -------
+    int
+        DVC's exit code.
+
+    Raises
+    ------
+    SettingsError
+        If a setting is wrong; nothing has run then.
+    """
+    settings = Path("params.yaml")
+    began = time.time()
+    changes = params.parse_overrides(overrides)
+    if not changes:
+        chosen = params.load(settings)
+        code = _dvc("repro", *TARGETS[name])
+    else:
+        before = settings.read_text(encoding="utf-8")
+        after, chosen = params.override(before, changes)
+        write_bytes(after.encode(), settings)
+        code = 1
+        try:
+            code = _dvc("exp", "run", *TARGETS[name])
+        finally:
+            if code:
+                write_bytes(before.encode(), settings)
+    if code == 0:
+        summary.show(name, chosen, began, experiment=bool(changes))
+    return code
+
+
+def _dvc(*arguments: str) -> int:
+    """Run DVC with this environment's programs first on the PATH, and return its exit code."""
+    if not Path(".git").exists():
+        raise TripDurationError(
+            f"{Path.cwd()} is no git clone: DVC needs one; use `git clone`, or `git init` and a "
+            "first commit."
+        )
+    programs = str(Path(sys.executable).parent)
+    environment = os.environ | {
+        "PATH": os.pathsep.join([programs, os.environ.get("PATH", "")]),
+        "DVC_NO_ANALYTICS": "1",
+    }
+    process = subprocess.Popen([sys.executable, "-m", "dvc", *arguments], env=environment)
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue  # Ctrl-C reached DVC and its stage as well: they end first, then we

@@ -1,0 +1,118 @@
+"""The short tables at the end of a command."""
+
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from trip_duration.evaluation import comparison
+from trip_duration.files import read_json
+from trip_duration.ingest import ledger_rows
+from trip_duration.params import Params
+
+__all__ = ["show"]
+
+STAGES = ("ingest", "featurize", "search", "train", "evaluate")
+UPSTREAM = {name: STAGES[: number + 1] for number, name in enumerate(STAGES)} | {"train": STAGES}
+
+
+def show(name: str, params: Params, began: float, *, experiment: bool) -> None:
+    """Print what a command of the pipeline made.
+
+    Parameters
+    ----------
+    name : str
+        The command.
+    params : Params
+        The settings that it ran with.
+    began : float
+        When it began, in seconds since the epoch: stages that ran before were up to date.
+    experiment : bool
+        Whether the workspace now holds a DVC experiment.
+    """
+    console = Console(width=None if Console().is_terminal else 120, highlight=False)
+    console.print()
+    if name == "ingest":
+        _ledger(console)
+    else:
+        _rows(console)
+    if name in ("search", "train", "evaluate"):
+        _trials(console, params)
+    if name in ("train", "evaluate"):
+        _errors(console)
+    _seconds(console, UPSTREAM[name], began)
+    _next(console, name, experiment=experiment)
+
+
+def _table(*columns: str, title: str = "") -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number == 0 else "right")
+    return table
+
+
+def _ledger(console: Console) -> None:
+    rows = ledger_rows(read_json("metrics/ingest.json"))
+    table = _table(*rows[0], title="Trips by month")
+    for row in rows:
+        table.add_row(*(cell if isinstance(cell, str) else f"{cell:,}" for cell in row.values()))
+    console.print(table)
+
+
+def _rows(console: Console) -> None:
+    found = read_json("metrics/ingest.json")
+    aside = found["read"] - found["kept"]
+    console.print(
+        f"Trips      {found['read']:,} read, {aside:,} set aside "
+        f"({aside / found['read']:.1%}; by reason: make ingest), {found['kept']:,} kept"
+    )
+
+
+def _trials(console: Console, params: Params) -> None:
+    best = read_json("search/best_params.json")
+    if best["trial"] is None:
+        console.print("Search     none (search.max_evals is 0): train.params alone")
+        return
+    console.print(
+        f"Search     {params.search.max_evals} trials, the best of them number {best['trial']}: "
+        f"validation RMSE {best['rmse']:.3f} minutes"
+    )
+
+
+def _errors(console: Console) -> None:
+    found = read_json("metrics/evaluation.json")
+    table = _table("Errors in minutes", "months", "RMSE", "MAE", "half below", "9 of 10 below")
+    for row in comparison(found):
+        cells = (f"{row[key]:.3f}" for key in ("rmse", "mae", "p50", "p90"))
+        table.add_row(row["name"], row["split"], *cells)
+    console.print(table)
+    floor = read_json("metrics/ingest.json").get("noise_floor")
+    if floor:
+        console.print(
+            f"No model could go below an RMSE of {floor['metered']:.3f} here, nor below "
+            f"{floor['booking']:.3f} without the metered distance: the simulated city's own noise."
+        )
+
+
+def _seconds(console: Console, stages: tuple[str, ...], began: float) -> None:
+    said = []
+    for stage in stages:
+        path = Path(".cache/seconds") / f"{stage}.json"
+        ran: dict[str, Any] = read_json(path) if path.exists() else {"at": 0.0}
+        said.append(f"{stage} {ran['seconds']:.1f}" if ran["at"] >= began else f"{stage} –")
+    console.print(f"Seconds    {', '.join(said)}   (–: up to date)")
+
+
+def _next(console: Console, name: str, *, experiment: bool) -> None:
+    if experiment:
+        console.print(
+            "This is a DVC experiment, and the workspace holds it. Keep it with `git commit -a`, "
+            "compare it with `dvc exp show`,\nor go back with `git checkout . && dvc checkout`."
+        )
+    elif name == "train":
+        console.print(
+            "Next       make ui: every run in Prefect and MLflow · dvc metrics diff, "
+            "dvc plots show: what changed · make: all commands"
+        )

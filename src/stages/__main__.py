@@ -1,0 +1,70 @@
+"""Run one stage of the pipeline: ``python src/stages ingest``, as dvc.yaml does.
+
+Ends with exit code 0, or with one sentence on stderr and exit code 1. ``--debug`` shows the
+traceback as well.
+"""
+
+import importlib
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+STAGES = ("ingest", "featurize", "search", "train", "evaluate")
+
+
+def main(arguments: list[str]) -> int:
+    """Run the stage that is named."""
+    debug = "--debug" in arguments or bool(os.environ.get("DEBUG"))
+    names = [argument for argument in arguments if argument != "--debug"]
+    if len(names) != 1 or names[0] not in STAGES:
+        return _fail(f"expected one stage, one of {', '.join(STAGES)}; found {names}.")
+    sys.path[0] = str(ROOT / "src")
+    os.chdir(ROOT)
+    try:
+        from trip_duration import orchestration, params
+        from trip_duration.errors import TripDurationError
+    except ModuleNotFoundError as error:
+        return _fail(
+            f"{sys.executable} has no {error.name}: activate the environment first "
+            "(`make setup`, then `source .venv/bin/activate`), or use `make train`."
+        )
+    signal.signal(signal.SIGTERM, _interrupt)
+    began = time.monotonic()
+    try:
+        settings = params.load()
+        orchestration.begin(ROOT)
+        stage = importlib.import_module(f"stages.{names[0]}")
+        orchestration.ready()
+        getattr(stage, names[0])(settings)
+    except TripDurationError as error:
+        if debug:
+            raise
+        return _fail(f"{names[0]}: {error}")
+    except KeyboardInterrupt:
+        return _fail(f"{names[0]} was interrupted: what was finished is kept; run it again.", 130)
+    _note_seconds(names[0], time.monotonic() - began)
+    return 0
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _fail(sentence: str, code: int = 1) -> int:
+    print(sentence, file=sys.stderr)
+    return code
+
+
+def _note_seconds(name: str, seconds: float) -> None:
+    """For the table at the end of ``make train``; not an out, since it never repeats."""
+    folder = ROOT / ".cache" / "seconds"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps({"at": time.time(), "seconds": seconds}))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

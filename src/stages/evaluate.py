@@ -1,0 +1,77 @@
+"""Stage 5: judge the model and the baselines on the months that come after all it learned from."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from trip_duration import plots, tracking
+from trip_duration.evaluation import Baselines, comparison_markdown, metrics, slices
+from trip_duration.features import FeatureBuilder
+from trip_duration.files import read_json, write_csv, write_json
+from trip_duration.ingest import month_path
+from trip_duration.orchestration import markdown, stage_flow, task
+from trip_duration.params import Params
+from trip_duration.prediction import predict_features
+from trip_duration.training import load_booster
+
+
+@task
+def predict(params: Params, split: str) -> tuple[pa.Table, dict[str, np.ndarray]]:
+    """A split's trips, and what the model and each baseline say of them, in minutes."""
+    months = sorted(getattr(params.data, split))
+    paths = [month_path("data/trips", params.data.taxi, month) for month in months]
+    tables = [pq.read_table(path) for path in paths]
+    trips = pa.concat_tables(
+        table.append_column("month", pa.array([month] * table.num_rows))
+        for month, table in zip(months, tables, strict=True)
+    )
+    builder = FeatureBuilder.from_json(read_json("models/features.json"))
+    features = pq.read_table(f"data/features/{split}.parquet")
+    boosters = {"model": "models/model.ubj"}
+    if params.features.preset == "course":
+        boosters["course"] = "models/baselines/course.ubj"
+    said = {
+        name: predict_features(features, load_booster(path), builder) for name, path in boosters.items()
+    }
+    return trips, said | Baselines.from_json(read_json("models/baselines/naive.json")).predict(
+        trips
+    )
+
+
+@task
+def judge(params: Params, split: str, trips: pa.Table, said: dict[str, np.ndarray]) -> dict:
+    """Errors of the model and of each baseline."""
+    actual = trips["duration"].to_numpy()
+    found = {name: metrics(actual, minutes) for name, minutes in said.items()}
+    model = found.pop("model")
+    return {"trips": trips.num_rows, "model": model, "baselines": found}
+
+
+@task
+def write_plots(trips: pa.Table, predicted: np.ndarray) -> None:
+    """The tables behind the plots: errors by slice, predicted against actual."""
+    known = pq.read_table("data/zones.parquet", columns=["zone", "borough"]).to_pylist()
+    boroughs = {row["zone"]: row["borough"] for row in known if row["borough"]}
+    tables = slices(trips, predicted, trips["month"].to_pylist(), boroughs)
+    for name, rows in tables.items():
+        write_csv(rows, f"plots/error_by_{name}.csv")
+    actual = trips["duration"].to_numpy()
+    write_csv(
+        plots.predicted_against_actual(actual, predicted), "plots/predicted_against_actual.csv"
+    )
+
+
+@stage_flow("evaluate")
+def evaluate(params: Params) -> None:
+    """metrics/evaluation.json and the plots; the model in MLflow."""
+    found: dict[str, Any] = {}
+    for split in ("validation", "test"):
+        if getattr(params.data, split):
+            trips, said = predict(params, split)
+            found[split] = judge(params, split, trips, said)
+    write_plots(trips, said["model"])  # of the test months, or of validation where there are none
+    write_json(found, "metrics/evaluation.json")
+    markdown("evaluation", comparison_markdown(found))
+    tracking.log_evaluation(params, found)

@@ -1,0 +1,69 @@
+"""Stage 3: search the booster's parameters on the training and validation months."""
+
+from pathlib import Path
+from typing import Any
+
+from trip_duration import tracking
+from trip_duration.files import sha256, write_csv, write_json
+from trip_duration.orchestration import stage_flow, table, task
+from trip_duration.params import Params
+from trip_duration.search import Journal, SearchResult, Trial, journal_path, train_model_search
+from trip_duration.training import read_matrices
+
+READ = ("data/features/train.parquet", "data/features/validation.parquet", "models/features.json")
+
+
+def settings_of(params: Params) -> dict[str, Any]:
+    """The arguments of `train_model_search` that params.yaml pins."""
+    return {
+        **params.search.model_dump(),
+        "fixed": params.train.params,
+        "seed": params.seed,
+        "max_bin": params.train.max_bin,
+    }
+
+
+@task
+def run_trials(params: Params) -> SearchResult:
+    """Run the trials, with a progress bar, each logged to MLflow as it ends."""
+    from tqdm import tqdm
+
+    settings = settings_of(params)
+    settings["space"] = settings.pop("space")
+    journal = Journal(journal_path(Path(".cache/search"), settings, [sha256(p) for p in READ]))
+    best = float("inf")
+    with (
+        tracking.search_run(params) as log,
+        tqdm(total=params.search.max_evals, desc="search", unit="trial", disable=None) as bar,
+    ):
+        train, validation = read_matrices(max_bin=params.train.max_bin)
+
+        def finished(trial: Trial) -> None:
+            nonlocal best
+            best = min(best, trial.loss if trial.loss is not None else best)
+            bar.set_postfix_str(f"best RMSE {best:.4f} min", refresh=False)
+            bar.update()
+            log.trial(trial)
+
+        result = train_model_search(
+            train, validation, journal=journal, on_trial=finished, **settings
+        )
+        log.finish(result)
+    return result
+
+
+@stage_flow("search")
+def search(params: Params) -> None:
+    """search/best_params.json and search/trials.csv."""
+    result = run_trials(params)
+    write_csv(result.table(), "search/trials.csv")
+    best = result.best
+    write_json(
+        {
+            "params": best.params if best else {},
+            "rmse": round(best.loss, 6) if best else None,
+            "trial": best.number if best else None,
+        },
+        "search/best_params.json",
+    )
+    table("trials", result.leaderboard(), "The ten best trials, the best first.")

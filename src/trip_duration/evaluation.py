@@ -1,0 +1,235 @@
+"""How good the predictions are, beside what a naive person would say."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+__all__ = ["NAMES", "Baselines", "comparison", "comparison_markdown", "metrics", "slices"]
+
+# What the baselines are called where people read of them.
+NAMES = {
+    "model": "this model",
+    "course": "the course's model",
+    "pair_median": "the zone pair's median",
+    "mean": "the mean",
+}
+
+DISTANCE_ENDS = (1.0, 2.0, 3.0, 5.0, 10.0)  # miles, where the bands end; their names sort alike
+DISTANCE_NAMES = ("00-01", "01-02", "02-03", "03-05", "05-10", "10+", "unknown")
+
+
+def metrics(actual: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    """Errors of predictions, in minutes.
+
+    Parameters
+    ----------
+    actual, predicted : array of shape (trips,)
+        Minutes.
+
+    Returns
+    -------
+    dict
+        ``rmse``; ``mae``; ``p50`` and ``p90``, the median and the 90th percentile of the absolute
+        error; ``bias``, the mean of predicted less actual. Rounded to 6 decimals.
+    """
+    error = np.asarray(predicted, dtype=np.float64) - np.asarray(actual, dtype=np.float64)
+    absolute = np.abs(error)
+    p50, p90 = np.quantile(absolute, [0.5, 0.9])
+    return {
+        "rmse": _rounded(np.sqrt(np.mean(error**2))),
+        "mae": _rounded(absolute.mean()),
+        "p50": _rounded(p50),
+        "p90": _rounded(p90),
+        "bias": _rounded(error.mean()),
+    }
+
+
+def comparison(found: dict) -> list[dict[str, Any]]:
+    """The evaluation as rows: the model first, then each baseline.
+
+    Parameters
+    ----------
+    found : dict
+        What ``metrics/evaluation.json`` holds: by split, ``model`` and ``baselines``.
+
+    Returns
+    -------
+    list of dict
+        ``split``, ``name`` and the errors that `metrics` gives, in minutes.
+    """
+    rows = []
+    for split, part in found.items():
+        all_of_them = {"model": part["model"], **part["baselines"]}
+        for key, name in NAMES.items():
+            if key in all_of_them:
+                rows.append({"split": split, "name": name, **all_of_them[key]})
+    return rows
+
+
+def comparison_markdown(found: dict) -> str:
+    """The evaluation as a Markdown table, errors in minutes."""
+    rows = comparison(found)
+    columns = ["split", "name", "rmse", "mae", "p50", "p90", "bias"]
+    lines = [f"| {' | '.join(columns)} |", f"|{'---|' * 2}{'---:|' * 5}"]
+    for row in rows:
+        cells = [f"{row[c]:.3f}" if isinstance(row[c], float) else row[c] for c in columns]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(["Errors in minutes.", "", *lines, ""])
+
+
+def _rounded(value: Any) -> float:
+    return round(float(value), 6) + 0.0  # + 0.0: no negative zero
+
+
+class Baselines:
+    """What one would say without a model: the mean, and the zone pair's median.
+
+    A pair without training trips takes its pickup zone's median, and a pickup zone without any the
+    median of all. A missing zone is a zone of its own.
+
+    Parameters
+    ----------
+    mean : float
+        Mean duration of the training trips, in minutes.
+    median : float
+        Their median.
+    by_pickup : dict of int to float
+        Median by pickup zone, -1 for a missing one.
+    by_pair : dict of (int, int) to float
+        Median by pickup and drop-off zone.
+    """
+
+    def __init__(
+        self,
+        mean: float,
+        median: float,
+        by_pickup: dict[int, float],
+        by_pair: dict[tuple[int, int], float],
+    ) -> None:
+        self.mean = mean
+        self.median = median
+        self.by_pickup = by_pickup
+        self.by_pair = by_pair
+
+    @classmethod
+    def fit(cls, trips: pa.Table) -> "Baselines":
+        """Learn from training trips: canonical columns, at least one row."""
+        frame = _zones(trips).assign(duration=trips["duration"].to_numpy())
+        pickup = frame.groupby("pickup")["duration"].median()
+        pair = frame.groupby(["pickup", "dropoff"])["duration"].median()
+        return cls(
+            mean=_rounded(frame["duration"].mean()),
+            median=_rounded(frame["duration"].median()),
+            by_pickup={int(zone): _rounded(value) for zone, value in pickup.items()},
+            by_pair={(int(a), int(b)): _rounded(value) for (a, b), value in pair.items()},
+        )
+
+    def predict(self, trips: pa.Table) -> dict[str, np.ndarray]:
+        """Minutes by baseline's name, each of shape (trips,)."""
+        import pandas as pd
+
+        frame = _zones(trips)
+        pairs = pd.MultiIndex.from_frame(frame)
+        values = pd.Series(self.by_pair, dtype="float64").reindex(pairs).to_numpy()
+        fallback = frame["pickup"].map(self.by_pickup).fillna(self.median).to_numpy()
+        return {
+            "mean": np.full(trips.num_rows, self.mean),
+            "pair_median": np.where(np.isnan(values), fallback, values),
+        }
+
+    def to_json(self) -> dict:
+        """Plain data, for `write_json`."""
+        return {
+            "mean": self.mean,
+            "median": self.median,
+            "by_pickup": {str(zone): value for zone, value in self.by_pickup.items()},
+            "by_pair": {f"{a}_{b}": value for (a, b), value in self.by_pair.items()},
+        }
+
+    @classmethod
+    def from_json(cls, data: dict) -> "Baselines":
+        """Read what `to_json` gave."""
+        by_pair = {tuple(map(int, key.split("_"))): value for key, value in data["by_pair"].items()}
+        return cls(
+            mean=data["mean"],
+            median=data["median"],
+            by_pickup={int(zone): value for zone, value in data["by_pickup"].items()},
+            by_pair=by_pair,  # type: ignore[arg-type]
+        )
+
+
+def _zones(trips: pa.Table) -> Any:
+    import pandas as pd
+
+    return pd.DataFrame(
+        {
+            "pickup": trips["pickup_zone"].fill_null(-1).to_numpy(),
+            "dropoff": trips["dropoff_zone"].fill_null(-1).to_numpy(),
+        }
+    )
+
+
+def slices(
+    trips: pa.Table,
+    predicted: np.ndarray,
+    months: Sequence[str],
+    boroughs: dict[int, str],
+) -> dict[str, pa.Table]:
+    """Errors by hour, borough of the pickup, distance and month.
+
+    Parameters
+    ----------
+    trips : pyarrow.Table
+        Canonical trips.
+    predicted : array of shape (trips,)
+        Minutes.
+    months : sequence of str of length trips
+        The month of the file that each trip came in.
+    boroughs : dict of int to str
+        Boroughs by zone, as far as they are known.
+
+    Returns
+    -------
+    dict of str to pyarrow.Table
+        A table for each of ``hour``, ``borough``, ``distance`` and ``month``, with the slice's
+        name in its first column, then ``trips``, ``rmse``, ``mae`` and ``bias`` in minutes.
+    """
+    actual = trips["duration"].to_numpy()
+    hour = trips["pickup"].to_numpy().astype("datetime64[h]").astype(np.int64) % 24
+    zone = trips["pickup_zone"].fill_null(-1).to_numpy()
+    names = np.full(int(max(zone.max(initial=0), *boroughs, 0)) + 2, "unknown", dtype=object)
+    for number, borough in boroughs.items():
+        names[number] = borough
+    return {
+        "hour": _slice("hour", [f"{value:02d}" for value in hour], actual, predicted),
+        "borough": _slice("borough", names[zone], actual, predicted),
+        "distance": _slice("distance", _bands(trips), actual, predicted),
+        "month": _slice("month", months, actual, predicted),
+    }
+
+
+def _bands(trips: pa.Table) -> np.ndarray:
+    miles = trips["trip_distance"].fill_null(float("nan")).to_numpy()
+    known = np.isfinite(miles) & (miles > 0)
+    band = np.digitize(np.where(known, miles, 0.0), DISTANCE_ENDS)
+    return np.array(DISTANCE_NAMES, dtype=object)[np.where(known, band, -1)]
+
+
+def _slice(name: str, keys: Any, actual: np.ndarray, predicted: np.ndarray) -> pa.Table:
+    import pandas as pd
+
+    error = predicted - actual
+    frame = pd.DataFrame({"key": keys, "e": error, "absolute": np.abs(error), "square": error**2})
+    grouped = frame.groupby("key", sort=True)
+    means = grouped[["e", "absolute", "square"]].mean()
+    return pa.table(
+        {
+            name: pa.array([str(key) for key in means.index]),
+            "trips": pa.array(grouped.size().to_numpy(), pa.int64()),
+            "rmse": np.sqrt(means["square"].to_numpy()).round(6),
+            "mae": means["absolute"].to_numpy().round(6),
+            "bias": means["e"].to_numpy().round(6) + 0.0,
+        }
+    )

@@ -1,0 +1,370 @@
+"""One month: from its source to canonical Parquet and a ledger of what was set aside.
+
+Each month ``data/trips/<taxi>-<month>.parquet`` has its ledger beside it, as JSON. The ledger also
+says what the month was made from, so that a month which is there and unchanged is neither fetched
+nor written again.
+"""
+
+import functools
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from trip_duration import trips
+from trip_duration.errors import SettingsError, TripDurationError
+from trip_duration.files import read_json, remove_temporary, sha256, write_json, write_parquet
+from trip_duration.months import bounds
+from trip_duration.params import Clean, Data
+from trip_duration.zones import Zones, load_zones
+
+__all__ = [
+    "current",
+    "fetch",
+    "fetch_zones",
+    "ingest_month",
+    "ledger_rows",
+    "month_path",
+    "remove_others",
+    "summary",
+    "write_zones",
+]
+
+
+def month_path(folder: str | Path, taxi: str, month: str) -> Path:
+    """Where a canonical month is kept."""
+    return Path(folder) / f"{taxi}-{month}.parquet"
+
+
+def _ledger_path(path: Path) -> Path:
+    return path.with_suffix(".json")
+
+
+@functools.cache
+def _code() -> str:
+    """A digest of the code that decides what a month holds: a mended rule rewrites the months."""
+    here = Path(__file__).parent
+    names = ("ingest.py", "trips.py", "zones.py", "files.py", "sources/simulated.py")
+    digest = hashlib.sha256()
+    for name in (*names, "sources/files.py"):
+        digest.update((here / name).read_bytes())
+    return digest.hexdigest()
+
+
+def _made_from(
+    data: Data, clean: Clean, seed: int, month: str, raw: Path | None, zones: Path | None
+) -> str:
+    """A digest of all that decides what the month holds."""
+    source: dict[str, Any] = {"source": data.source, "taxi": data.taxi, "month": month}
+    if data.source == "simulated":
+        source |= {"seed": seed, **data.simulated.model_dump()}
+    if raw is not None:
+        source["sha256"] = sha256(raw)
+    if zones is not None:
+        source["zones"] = sha256(zones)
+    parts = [source, clean.model_dump(), _code()]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def _is_local(data: Data) -> bool:
+    return data.source not in ("simulated", "tlc") and "://" not in data.source
+
+
+def current(
+    data: Data, clean: Clean, seed: int, month: str, folder: Path, zones: Path | None = None
+) -> dict | None:
+    """The month's ledger, if the month is there, whole, and made from what it would be made from.
+
+    A remote month counts as unchanged while its address is the same; a local file is hashed.
+    """
+    path = month_path(folder, data.taxi, month)
+    if not (path.exists() and _ledger_path(path).exists()):
+        return None
+    ledger = read_json(_ledger_path(path))
+    raw = fetch(data, month, path.parent) if _is_local(data) else None
+    same = ledger["made_from"] == _made_from(data, clean, seed, month, raw, zones)
+    return ledger if same and ledger["sha256"] == sha256(path) else None
+
+
+def fetch(data: Data, month: str, cache: Path) -> Path | None:
+    """Bring a month's raw file here: one attempt.
+
+    Parameters
+    ----------
+    data : Data
+        The source and the taxi.
+    month : str
+        ``YYYY-MM``.
+    cache : Path
+        The folder for what comes over a network. A whole file there is not fetched again.
+
+    Returns
+    -------
+    Path or None
+        The file; None where there is none, because the source draws its trips.
+
+    Raises
+    ------
+    SourceError
+        If it cannot be had; ``transient`` where another attempt may succeed.
+    """
+    from trip_duration.sources import files
+
+    if data.source == "simulated":
+        return None
+    if data.source == "tlc":
+        from trip_duration.sources import tlc
+
+        return _downloaded(tlc.url(data.taxi, month), cache)
+    return files.local_copy(files.resolve(data.source, data.taxi, month), cache)
+
+
+def fetch_zones(data: Data, cache: Path) -> Path | None:
+    """Bring the zones' shapes here, where the settings name some: one attempt, like `fetch`."""
+    if data.zones is not None:
+        from trip_duration.sources import files
+
+        return files.local_copy(data.zones, cache)
+    if data.source == "tlc":
+        from trip_duration.sources import tlc
+
+        return _downloaded(tlc.ZONES_URL, cache)
+    return None
+
+
+def _downloaded(url: str, cache: Path) -> Path:
+    from trip_duration.sources import tlc
+
+    path = cache / url.rsplit("/", 1)[-1]
+    if not path.exists():
+        tlc.download(url, path)
+    return path
+
+
+def ingest_month(
+    data: Data,
+    clean: Clean,
+    seed: int,
+    month: str,
+    *,
+    raw: Path | None,
+    zones: Path | None,
+    folder: Path,
+) -> dict:
+    """Write one canonical month and its ledger.
+
+    Parameters
+    ----------
+    data, clean, seed
+        The settings.
+    month : str
+        ``YYYY-MM``.
+    raw : Path or None
+        What `fetch` brought.
+    zones : Path or None
+        What `fetch_zones` brought; needed where the trips carry coordinates.
+    folder : Path
+        Where canonical months are kept.
+
+    Returns
+    -------
+    dict
+        The ledger: ``read``, ``kept``, ``set_aside`` by reason, ``source``, ``sha256`` of what was
+        written, and for the simulated city the parts of its noise floor.
+
+    Raises
+    ------
+    TripDurationError
+        If the file's columns fit no layout, its trips are another month's, or none is kept.
+    """
+    from trip_duration.sources import files, simulated
+
+    name: str = "simulated"
+    city = reading = None
+    if raw is None:
+        city = simulated.SimulatedMonth(
+            month,
+            taxi=data.taxi,
+            seed=seed,
+            trips=data.simulated.trips_per_month,
+            drift=data.simulated.drift,
+            min_minutes=clean.min_minutes,
+            max_minutes=clean.max_minutes,
+        )
+        batches: Iterable[pa.RecordBatch] = city.batches()
+    else:
+        name = files.resolve(data.source, data.taxi, month) if data.source != "tlc" else raw.name
+        reading = files.read_batches(raw)
+        batches = reading
+    rules = trips.Rules(
+        min_minutes=clean.min_minutes,
+        max_minutes=clean.max_minutes,
+        month=month,
+        other_months=clean.other_months,
+        max_distance=clean.max_miles,
+        unknown_zones=clean.unknown_zones,
+    )
+    locate = _lazy_locate(zones)
+    set_aside: Counter[str] = Counter()
+    read = 0
+    kept: list[pa.Table] = []
+    try:
+        for batch in batches:
+            read += batch.num_rows
+            good, counts = trips.clean(trips.to_canonical(batch, locate), rules)
+            set_aside.update(counts)
+            kept.append(good)
+    except SettingsError:
+        raise
+    except TripDurationError as error:
+        raise type(error)(error.args[0] if name in str(error) else f"{name}: {error}") from None
+    if reading is not None and reading.cut_records:
+        read += reading.cut_records
+        set_aside["cut_record"] += reading.cut_records
+    table = pa.concat_tables(kept) if kept else trips.SCHEMA.empty_table()
+    _check_month(table, name, month, read, set_aside)
+    path = month_path(folder, data.taxi, month)
+    write_parquet(trips.sort(table), path)
+    ledger = {
+        "source": name,
+        "read": read,
+        "kept": table.num_rows,
+        "set_aside": {reason: count for reason, count in sorted(set_aside.items()) if count},
+        "sha256": sha256(path),
+        "made_from": _made_from(data, clean, seed, month, raw if _is_local(data) else None, zones),
+    }
+    if city is not None:
+        ledger["noise"] = city.noise()
+    write_json(ledger, _ledger_path(path))
+    return ledger
+
+
+def _lazy_locate(zones: Path | None) -> Any:
+    """Load the shapes at the first trip that has coordinates, and only then."""
+    if zones is None:
+        return None
+    loaded: list[Zones] = []
+
+    def locate(longitude: Any, latitude: Any) -> Any:
+        if not loaded:
+            loaded.append(load_zones(zones))
+        return loaded[0].locate(longitude, latitude)
+
+    return locate
+
+
+def _check_month(
+    table: pa.Table, name: str, month: str, read: int, set_aside: Counter[str]
+) -> None:
+    if not table.num_rows:
+        reasons = ", ".join(
+            f"{count:,} {trips.REASONS.get(reason, reason)}"
+            for reason, count in set_aside.most_common()
+            if count
+        )
+        what = f"all of its {read:,} trips were set aside ({reasons})" if read else "it has no rows"
+        raise TripDurationError(
+            f"{name}: {what}: widen the rules under clean in params.yaml, or name another month."
+        )
+    start, end = (pa.scalar(moment, pa.timestamp("s")) for moment in bounds(month))
+    pickup = table["pickup"]
+    inside = pc.sum(pc.and_(pc.greater_equal(pickup, start), pc.less(pickup, end))).as_py()
+    if inside < table.num_rows / 2:
+        middle = pc.sort_indices(pickup)[table.num_rows // 2]
+        raise TripDurationError(
+            f"{name}: {table.num_rows - inside:,} of its {table.num_rows:,} trips lie outside "
+            f"{month}, most around {pickup[middle.as_py()].as_py():%Y-%m}: expected the trips of "
+            f"{month}; put the right file there."
+        )
+
+
+def remove_others(folder: Path, taxi: str, months: Iterable[str]) -> list[str]:
+    """Remove months that are no longer asked for, and what a killed run left half-written.
+
+    Returns
+    -------
+    list of str
+        The names of the files that were removed.
+    """
+    remove_temporary(folder)
+    keep = {month_path(folder, taxi, month) for month in months}
+    keep |= {_ledger_path(path) for path in keep}
+    others = sorted(path for path in folder.glob("*-????-??.*") if path not in keep)
+    for path in others:
+        path.unlink()
+    return [path.name for path in others]
+
+
+def write_zones(data: Data, seed: int, zones: Path | None, path: Path) -> None:
+    """Write what is known of the zones: number, borough, name, and the middle's coordinates.
+
+    Without shapes or a lookup table the file has its columns and no rows.
+    """
+    if zones is not None:
+        table = load_zones(zones).table()
+    elif data.source == "simulated":
+        from trip_duration.sources import simulated
+
+        table = simulated.city(seed).zones()
+    else:
+        table = Zones.SCHEMA.empty_table()
+    write_parquet(table, path)
+
+
+def summary(ledgers: dict[str, dict], judged: list[str]) -> dict:
+    """What ``metrics/ingest.json`` says.
+
+    Parameters
+    ----------
+    ledgers : dict
+        Ledgers by month.
+    judged : list of str
+        The months that the noise floor is stated for: those the model is judged on.
+    """
+    reasons: Counter[str] = Counter()
+    for ledger in ledgers.values():
+        reasons.update(ledger["set_aside"])
+    said = ("source", "read", "kept", "set_aside", "sha256")
+    found = {
+        "read": sum(ledger["read"] for ledger in ledgers.values()),
+        "kept": sum(ledger["kept"] for ledger in ledgers.values()),
+        "set_aside": dict(sorted(reasons.items())),
+        "months": {
+            month: {key: ledger[key] for key in said} for month, ledger in sorted(ledgers.items())
+        },
+    }
+    noise = list(_noise(ledgers, judged))
+    if noise:
+        from trip_duration.sources import simulated
+
+        found["noise_floor"] = simulated.noise_floor(noise)
+    return found
+
+
+def _noise(ledgers: dict[str, dict], judged: list[str]) -> Iterator[dict]:
+    for month in judged:
+        if "noise" in ledgers[month]:
+            yield ledgers[month]["noise"]
+
+
+def ledger_rows(found: dict) -> list[dict[str, str | int]]:
+    """The ledger as a person reads it: a row a month and one for all, a column a reason.
+
+    Parameters
+    ----------
+    found : dict
+        What `summary` gave.
+    """
+    reasons = list(found["set_aside"])
+    lines = dict(found["months"])
+    if len(lines) > 1:
+        lines["all"] = found
+    return [
+        {"month": month, "read": line["read"], "kept": line["kept"]}
+        | {trips.REASONS[reason]: line["set_aside"].get(reason, 0) for reason in reasons}
+        for month, line in lines.items()
+    ]

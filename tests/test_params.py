@@ -1,0 +1,167 @@
+"""Settings: every wrong one ends in a sentence that names its key."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trip_duration import params
+from trip_duration.errors import SettingsError
+
+
+@pytest.fixture(scope="session")
+def text(root: Path) -> str:
+    return (root / "params.yaml").read_text(encoding="utf-8")
+
+
+def test_the_committed_settings_are_right(root: Path) -> None:
+    chosen = params.load(root / "params.yaml")
+    assert chosen.data.source == "simulated"
+    assert chosen.data.months == sorted(chosen.data.months)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ("serch.max_evals=3", "serch.max_evals is no setting: did you mean search?"),
+        ("search.max_eval=3", "search.max_eval is no setting: did you mean max_evals?"),
+        ("data.simulated.trips.x=3", "data.simulated.trips.x is no setting: expected one of"),
+        ("seed.x=3", "seed.x is no setting"),
+        ("search.max_evals=many", "search.max_evals is 'many': expected a whole number."),
+        ("search.max_evals=1.5", "search.max_evals is 1.5: expected a whole number."),
+        ("seed=true", "seed is True: expected a whole number."),
+        ("seed=-1", "seed is -1: expected a number greater than or equal to 0."),
+        ("data.train=[2021-13]", r"data.train[0]: 2021-13 is not a month"),
+        ("data.train=[2024-01-05]", "data.train[0] is datetime.date(2024, 1, 5): expected text."),
+        ("data.train=2024-01", "data.train is '2024-01': expected a list, like [2021-01]."),
+        ("data.train=[]", "data.train is []: expected at least one entry."),
+        ("data.train=[2024-04]", "2024-04 is in data.train and data.test"),
+        ("data.test=[2024-05, 2024-05]", "2024-05 is in data.test twice"),
+        ("data.train=[2024-05]", "must follow those of data.train"),
+        ("data.taxi=red", "data.taxi is 'red': expected 'yellow', 'green', 'fhv' or 'fhvhv'."),
+        (
+            "data.source=trips.parquet",
+            "data.source is 'trips.parquet': expected simulated, tlc, or",
+        ),
+        ("data.source=x/{year}-{month}-{day}", "data.source names the unknown field {day}"),
+        ("data.source=x/{taxi}", "data.source is 'x/{taxi}'"),
+        ("data.source=", "data.source is None: expected text."),
+        ("search.space={}", "search.space is empty"),
+        ("search.space.max_dept={uniformint: [1, 2]}", "did you mean max_depth?"),
+        ("search.space.nthread={uniformint: [1, 2]}", "search.space has 'nthread'"),
+        ("search.space.max_depth={uniformin: [1, 2]}", "did you mean uniformint?"),
+        ("search.space.max_depth={uniformint: [1.5, 2]}", "expected whole numbers"),
+        ("search.space.max_depth={uniformint: [3, 2]}", "expected the lower bound first"),
+        ("search.space.max_depth={uniform: [1]}", "expected 2 numbers"),
+        ("search.space.max_depth={quniform: [1, 9, 0]}", "expected a step above 0"),
+        ("search.space.reg_alpha={normal: [1, 0]}", "expected a spread above 0"),
+        ("search.space.reg_alpha={loguniform: [1, 1000]}", "natural logarithms"),
+        ("search.space.max_depth={choice: []}", "expected at least one value"),
+        ("search.space.objective={choice: [reg:square]}", "expected count:poisson"),
+        ("search.space.max_depth={}", "search.space.max_depth has 0 distributions"),
+        ("search.space.max_depth=3", "search.space.max_depth is 3: expected a mapping"),
+        ("train.params.max_depth=deep", "train.params.max_depth is 'deep': expected a number."),
+        ("train.params.depth=3", "train.params has 'depth'"),
+        ("clean.min_minutes=70", "clean.min_minutes is 70 and clean.max_minutes 60"),
+        ("clean.max_minutes=.inf", "clean.max_minutes: expected a finite number"),
+        ("features.preset=custom", "features.categorical and features.numerical are both empty"),
+        ("features.categorical=[PU_DO]", "set features.preset=custom to use PU_DO"),
+        ("data=3", "data is 3: expected a group of settings."),
+        ("max_evals", "SET has 'max_evals': expected key=value pairs"),
+        ("seed=1 seed=2", "SET has seed twice"),
+        ("data.train=[2024-01", "data.train is '[2024-01': that is no valid YAML value."),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence(text: str, overrides: str, said: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        params.override(text, params.parse_overrides(overrides))
+    message = str(caught.value)
+    assert said in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "holds no settings"),
+        ("- 1", "holds no settings"),
+        ("seed: [", "no valid YAML at line"),
+        ("seed: 42", "data is missing from params.yaml"),
+    ],
+)
+def test_a_broken_file_is_one_sentence(tmp_path: Path, content: str, said: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(content)
+    with pytest.raises(SettingsError, match=said):
+        params.load(path)
+
+
+def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"params.yaml can't be read: No such file"):
+        params.load(tmp_path / "params.yaml")
+
+
+def test_overrides_change_their_keys_and_keep_every_other_line(text: str) -> None:
+    overrides = (
+        "data.source=../trips/{taxi}_tripdata_{year}-{month}.parquet data.train=[2021-01] "
+        "data.validation=[2021-02]  data.test=[] search.space.gamma={uniform: [0, 1]} "
+        "train.params={max_depth: 3}"
+    )
+    changed, chosen = params.override(text, params.parse_overrides(overrides))
+    assert chosen.data.source == "../trips/{taxi}_tripdata_{year}-{month}.parquet"
+    assert (chosen.data.train, chosen.data.validation, chosen.data.test) == (
+        ["2021-01"],
+        ["2021-02"],
+        [],
+    )
+    assert chosen.search.space["gamma"] == {"uniform": [0, 1]}
+    assert chosen.train.params == {"max_depth": 3}
+    old, new = text.splitlines(), changed.splitlines()
+    assert len(new) == len(old) + 1  # gamma is new
+    assert sum(line not in old for line in new) == 6
+    comments = re.compile(r"#.*")
+    assert comments.findall(changed) == comments.findall(text)
+
+
+def test_no_overrides_leave_the_file_as_it_is(text: str) -> None:
+    assert params.parse_overrides("  ") == {}
+    assert params.override(text, {})[0] == text
+
+
+KEYS = [
+    "seed", "data", "data.source", "data.taxi", "data.train", "data.validation", "data.test",
+    "data.zones", "data.simulated", "data.simulated.trips_per_month", "data.simulated.drift",
+    "clean.min_minutes", "clean.max_minutes", "clean.max_miles", "clean.other_months",
+    "features.preset", "features.categorical", "features.folds", "search.max_evals",
+    "search.algorithm", "search.space", "search.space.max_depth", "search.timeout_minutes",
+    "train.nthread", "train.params", "train.max_bin",
+]  # fmt: skip
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(key=st.sampled_from(KEYS), value=VALUES)
+def test_any_value_is_taken_or_refused_with_a_sentence(text: str, key: str, value: Any) -> None:
+    from ruamel.yaml import YAML
+
+    document = YAML(typ="safe", pure=True).load(text)
+    *groups, last = key.split(".")
+    node = document
+    for group in groups:
+        node = node[group]
+    node[last] = value
+    message = ""
+    try:
+        params.check(document)
+    except SettingsError as error:
+        message = str(error)
+    assert "\n" not in message

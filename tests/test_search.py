@@ -1,0 +1,208 @@
+"""A search that repeats exactly, side by side, and goes on where it was killed."""
+
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.test_training import rows
+
+from trip_duration import search
+from trip_duration.errors import TripDurationError
+from trip_duration.search import Journal, Trial, hyperopt_space, journal_path, train_model_search
+from trip_duration.training import matrices
+
+SPACE = {
+    "learning_rate": {"loguniform": [-3.0, 0.0]},
+    "max_depth": {"uniformint": [1, 6]},
+    "min_child_weight": {"quniform": [1, 9, 2]},
+    "grow_policy": {"choice": ["depthwise", "lossguide"]},
+}
+SETTINGS = {
+    "max_evals": 8,
+    "startup_trials": 3,
+    "num_boost_round": 15,
+    "early_stopping_rounds": 3,
+    "parallel_trials": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple:
+    return matrices(*rows(1), *rows(2))
+
+
+@pytest.fixture(scope="module")
+def result(pair: tuple) -> search.SearchResult:
+    return train_model_search(*pair, SPACE, **SETTINGS)
+
+
+def test_it_finds_the_best_and_keeps_all(result: search.SearchResult) -> None:
+    assert [trial.number for trial in result.trials] == list(range(8))
+    assert result.best.loss == min(trial.loss for trial in result.trials)
+    assert len({json.dumps(trial.params) for trial in result.trials}) == 8
+
+
+def test_it_repeats_exactly(pair: tuple, result: search.SearchResult) -> None:
+    assert train_model_search(*pair, SPACE, **SETTINGS) == result
+    assert train_model_search(*pair, SPACE, **SETTINGS, seed=7) != result
+
+
+def test_trials_side_by_side_are_those_of_one_after_another(
+    pair: tuple, monkeypatch: pytest.MonkeyPatch, result: search.SearchResult
+) -> None:
+    class OneAfterAnother:
+        def __init__(self, *_: object, **__: object) -> None: ...
+        def __enter__(self) -> "OneAfterAnother":
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        map = staticmethod(map)
+
+    monkeypatch.setattr(search, "ThreadPoolExecutor", OneAfterAnother)
+    assert train_model_search(*pair, SPACE, **SETTINGS) == result
+
+
+def test_trials_really_run_side_by_side(pair: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
+    meeting = threading.Barrier(2, timeout=20)
+
+    def fit(*_: object, **__: object) -> object:
+        meeting.wait()  # breaks unless two trials are here at once
+        return type("Fit", (), {"rmse": 1.0, "rounds": 1})()
+
+    monkeypatch.setattr(search, "train_best_model", fit)
+    assert len(train_model_search(*pair, SPACE, **SETTINGS).trials) == 8
+
+
+def test_values_are_plain_and_within_their_bounds(result: search.SearchResult) -> None:
+    for trial in result.trials:
+        assert np.exp(-3) * 0.999 <= trial.params["learning_rate"] <= 1
+        assert trial.params["max_depth"] in range(1, 7)
+        assert isinstance(trial.params["max_depth"], int)
+        assert trial.params["min_child_weight"] % 2 == 0
+        assert isinstance(trial.params["min_child_weight"], int)
+        assert trial.params["grow_policy"] in ("depthwise", "lossguide")
+        assert float(f"{trial.params['learning_rate']:.6g}") == trial.params["learning_rate"]
+
+
+def test_tpe_learns_from_what_was_found(pair: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a bowl, TPE's late trials lie nearer to the bottom than random ones."""
+
+    def fit(_: object, __: object, params: dict, **___: object) -> object:
+        return type("Fit", (), {"rmse": (params["gamma"] - 70) ** 2, "rounds": 1})()
+
+    monkeypatch.setattr(search, "train_best_model", fit)
+
+    def late(algorithm: str) -> float:
+        found = train_model_search(
+            *pair, {"gamma": {"uniform": [0, 100]}}, algorithm=algorithm, max_evals=100,
+            startup_trials=10,
+        )  # fmt: skip
+        return float(np.median([trial.loss for trial in found.trials[50:]]))
+
+    assert late("tpe") < late("random") / 2
+
+
+def test_a_killed_search_goes_on_and_ends_the_same(
+    pair: tuple, tmp_path: Path, result: search.SearchResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(tmp_path / "search.jsonl")
+
+    class KilledError(BaseException):
+        pass
+
+    def kill(trial: Trial) -> None:
+        if trial.number == 4:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        train_model_search(*pair, SPACE, **SETTINGS, journal=journal, on_trial=kill)
+    kept = journal.read()
+    assert set(range(5)) <= set(kept) <= set(range(6))
+    with journal.path.open("ab") as file:
+        file.write(b'\n{"number": 5, "params"')  # cut in the middle of its write
+    fitted = []
+    original = search.train_best_model
+
+    def counting(*args: object, **kwargs: object) -> object:
+        fitted.append(args[2])
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(search, "train_best_model", counting)
+    assert train_model_search(*pair, SPACE, **SETTINGS, journal=journal) == result
+    assert len(fitted) == 8 - len(kept)
+    assert len(journal.read()) == 8
+    journal.remove()
+    assert not journal.path.exists()
+
+
+def test_a_journal_of_other_parameters_is_not_believed(
+    pair: tuple, tmp_path: Path, result: search.SearchResult
+) -> None:
+    journal = Journal(tmp_path / "search.jsonl")
+    journal.add(Trial(0, {"max_depth": 99}, 0.0, 1))
+    assert train_model_search(*pair, SPACE, **SETTINGS, journal=journal) == result
+
+
+def test_another_search_has_another_journal(tmp_path: Path) -> None:
+    settings = {**SETTINGS, "space": SPACE}
+    path = journal_path(tmp_path, settings, ["abc"])
+    assert journal_path(tmp_path, {**settings, "max_evals": 99}, ["abc"]) == path
+    assert journal_path(tmp_path, settings, ["abd"]) != path
+    assert journal_path(tmp_path, {**settings, "seed": 1}, ["abc"]) != path
+
+
+def test_a_refused_trial_does_not_end_the_search(pair: tuple) -> None:
+    space = {"subsample": {"choice": [0.5, 7.0]}}
+    found = train_model_search(*pair, space, max_evals=8, num_boost_round=3)
+    assert {trial.loss is None for trial in found.trials} == {True, False}
+    assert found.best.params == {"subsample": 0.5}
+    assert found.table().num_rows == 8
+    assert all(row["rmse"] is not None for row in found.leaderboard())
+
+
+def test_when_all_trials_fail_the_reason_is_said(pair: tuple) -> None:
+    with pytest.raises(TripDurationError, match=r"all 2 trials failed.*7"):
+        train_model_search(*pair, {"subsample": {"choice": [7.0]}}, max_evals=2)
+
+
+def test_fixed_parameters_win_over_the_space(pair: tuple) -> None:
+    found = train_model_search(*pair, SPACE, **SETTINGS | {"max_evals": 2}, fixed={"max_depth": 2})
+    assert [trial.params["max_depth"] for trial in found.trials] == [2, 2]
+
+
+def test_no_trials_find_nothing(pair: tuple) -> None:
+    found = train_model_search(*pair, {}, max_evals=0)
+    assert (found.best, found.trials, found.table().num_rows) == (None, [], 0)
+
+
+def test_the_time_limit_ends_it_after_a_whole_batch(
+    pair: tuple, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(0, 10_000, 100))
+    monkeypatch.setattr(search.time, "monotonic", lambda: next(clock))
+    found = train_model_search(*pair, SPACE, **SETTINGS, timeout_minutes=4)
+    assert found.timed_out
+    assert [trial.number for trial in found.trials] == [0, 1, 2, 3]
+
+
+def test_the_table_says_the_best_so_far(result: search.SearchResult) -> None:
+    rows = result.table().to_pylist()
+    assert [row["trial"] for row in rows] == list(range(8))
+    assert [row["best_so_far"] for row in rows] == [
+        min(row["rmse"] for row in rows[: number + 1]) for number in range(8)
+    ]
+    assert result.leaderboard(3)[0]["trial"] == result.best.number
+
+
+def test_every_distribution_becomes_hyperopts() -> None:
+    from hyperopt.pyll.stochastic import sample
+
+    from trip_duration.params import DISTRIBUTIONS
+
+    arguments = {1: [1], 2: [1, 2], 3: [1, 2, 1], None: [1, 2]}
+    space = {name: {name: arguments[count]} for name, count in DISTRIBUTIONS.items()}
+    drawn = sample(hyperopt_space(space), rng=np.random.default_rng(1))
+    assert set(drawn) == set(DISTRIBUTIONS)

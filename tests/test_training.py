@@ -1,0 +1,114 @@
+"""Fits that repeat."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_matrix
+
+from trip_duration.errors import TripDurationError
+from trip_duration.training import (
+    COURSE_PARAMS,
+    booster_params,
+    load_booster,
+    matrices,
+    save_booster,
+    train_best_model,
+)
+
+
+def rows(seed: int, count: int = 600) -> tuple[np.ndarray, np.ndarray]:
+    """Minutes that follow three columns, the last of them a category."""
+    rng = np.random.default_rng(seed)
+    X = np.column_stack(
+        [rng.uniform(0, 9, count), rng.normal(size=count), rng.integers(1, 6, count)]
+    )
+    y = (
+        4
+        + 3 * X[:, 0]
+        + np.array([0, 5, -3, 8, 1, 0])[X[:, 2].astype(int)]
+        + rng.normal(size=count)
+    )
+    return X.astype(np.float32), y
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple:
+    return matrices(*rows(1), *rows(2), names=["miles", "noise", "zone"], types=["q", "q", "c"])
+
+
+PARAMS = {"learning_rate": 0.3, "max_depth": 4}
+
+
+def test_a_fit_learns_stops_early_and_keeps_its_best_round(pair: tuple) -> None:
+    fit = train_best_model(*pair, PARAMS, num_boost_round=300, early_stopping_rounds=5)
+    assert 5 < fit.rounds < 300
+    assert fit.booster.num_boosted_rounds() == fit.rounds
+    assert len(fit.curve["validation"]) == len(fit.curve["train"]) == fit.rounds + 5
+    assert fit.rmse == min(fit.curve["validation"]) == fit.curve["validation"][fit.rounds - 1]
+    assert fit.rmse < 2  # the noise is 1, and the spread of y is 8
+
+
+def test_the_kept_booster_reaches_the_stated_rmse(pair: tuple, tmp_path: Path) -> None:
+    import xgboost as xgb
+
+    fit = train_best_model(*pair, PARAMS, num_boost_round=60, early_stopping_rounds=5)
+    save_booster(fit.booster, tmp_path / "model.ubj")
+    X, y = rows(2)
+    data = xgb.DMatrix(
+        X, feature_names=["miles", "noise", "zone"], feature_types=["q", "q", "c"],
+        enable_categorical=True,
+    )  # fmt: skip
+    predicted = load_booster(tmp_path / "model.ubj").predict(data)
+    assert np.sqrt(np.mean((predicted - y) ** 2)) == pytest.approx(fit.rmse, rel=1e-6)
+
+
+def test_the_same_fit_gives_the_same_bytes(pair: tuple, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        fit = train_best_model(
+            *pair, {**PARAMS, "subsample": 0.7}, num_boost_round=20, early_stopping_rounds=5
+        )
+        save_booster(fit.booster, tmp_path / name)
+    other = train_best_model(
+        *pair, {**PARAMS, "subsample": 0.7}, num_boost_round=20, early_stopping_rounds=5, seed=7
+    )
+    save_booster(other.booster, tmp_path / "c")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert (tmp_path / "a").read_bytes() != (tmp_path / "c").read_bytes()
+
+
+def test_what_a_sparse_matrix_does_not_hold_is_missing() -> None:
+    X, y = rows(1)
+    holes = np.where(X[:, :2] > 1, X[:, :2], np.nan)
+    sparse = csr_matrix(np.nan_to_num(holes, nan=0.0))
+    fits = [
+        train_best_model(*matrices(x, y, x, y), PARAMS, num_boost_round=9, early_stopping_rounds=5)
+        for x in (holes, sparse)
+    ]
+    assert fits[0].rmse == fits[1].rmse
+
+
+def test_after_round_ends_a_fit(pair: tuple) -> None:
+    fit = train_best_model(*pair, PARAMS, after_round=lambda done, _: done == 3)
+    assert fit.rounds == 3
+
+
+def test_what_is_pinned_can_not_be_set() -> None:
+    given = {"nthread": 9, "device": "cuda", "tree_method": "exact", "seed": 3}
+    params = booster_params(given, seed=1, nthread=2, max_bin=64)
+    assert (params["nthread"], params["device"], params["tree_method"]) == (2, "cpu", "hist")
+    assert params["seed"] == 3
+    assert booster_params(COURSE_PARAMS, seed=1, nthread=2, max_bin=64)["seed"] == 42
+
+
+def test_refused_parameters_are_one_sentence(pair: tuple) -> None:
+    with pytest.raises(TripDurationError, match=r"XGBoost refused .*train.params") as caught:
+        train_best_model(*pair, {"subsample": 7.0})
+    assert "\n" not in str(caught.value)
+    assert "7" in str(caught.value)
+
+
+def test_no_rows_are_one_sentence() -> None:
+    X, y = rows(1)
+    with pytest.raises(TripDurationError, match=r"no trips are left .*data.validation"):
+        matrices(X, y, X[:0], y[:0])
