@@ -7,10 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trip_duration import plots, tracking
-from trip_duration.evaluation import Baselines, comparison_markdown, metrics, slices
+from trip_duration.baselines import Baselines
+from trip_duration.evaluation import comparison_markdown, metrics, slices
 from trip_duration.features import FeatureBuilder
 from trip_duration.files import read_json, write_csv, write_json
-from trip_duration.ingest import month_path
+from trip_duration.ingest import month_paths, read_month
 from trip_duration.orchestration import markdown, stage_flow, task
 from trip_duration.params import Params
 from trip_duration.prediction import predict_features
@@ -20,24 +21,17 @@ from trip_duration.training import load_booster
 @task
 def predict(params: Params, split: str) -> tuple[pa.Table, dict[str, np.ndarray]]:
     """A split's trips, and what the model and each baseline say of them, in minutes."""
-    months = sorted(getattr(params.data, split))
-    paths = [month_path("data/trips", params.data.taxi, month) for month in months]
-    tables = [pq.read_table(path) for path in paths]
-    trips = pa.concat_tables(
-        table.append_column("month", pa.array([month] * table.num_rows))
-        for month, table in zip(months, tables, strict=True)
-    )
+    trips = pa.concat_tables(read_month(path) for path in month_paths(params.data, split))
     builder = FeatureBuilder.from_json(read_json("models/features.json"))
     features = pq.read_table(f"data/features/{split}.parquet")
     boosters = {"model": "models/model.ubj"}
     if params.features.preset == "course":
-        boosters["course"] = "models/baselines/course.ubj"
+        boosters["course"] = "models/course/model.ubj"
     said = {
-        name: predict_features(features, load_booster(path), builder) for name, path in boosters.items()
+        name: predict_features(features, load_booster(path), builder)
+        for name, path in boosters.items()
     }
-    return trips, said | Baselines.from_json(read_json("models/baselines/naive.json")).predict(
-        trips
-    )
+    return trips, said | Baselines.from_json(read_json("models/baselines.json")).predict(trips)
 
 
 @task
@@ -50,11 +44,13 @@ def judge(params: Params, split: str, trips: pa.Table, said: dict[str, np.ndarra
 
 
 @task
-def write_plots(trips: pa.Table, predicted: np.ndarray) -> None:
+def write_plots(params: Params, split: str, trips: pa.Table, predicted: np.ndarray) -> None:
     """The tables behind the plots: errors by slice, predicted against actual."""
+    rows = [pq.read_metadata(path).num_rows for path in month_paths(params.data, split)]
+    months = np.repeat(np.array(sorted(getattr(params.data, split)), dtype=object), rows)
     known = pq.read_table("data/zones.parquet", columns=["zone", "borough"]).to_pylist()
     boroughs = {row["zone"]: row["borough"] for row in known if row["borough"]}
-    tables = slices(trips, predicted, trips["month"].to_pylist(), boroughs)
+    tables = slices(trips, predicted, months, boroughs)
     for name, rows in tables.items():
         write_csv(rows, f"plots/error_by_{name}.csv")
     actual = trips["duration"].to_numpy()
@@ -71,7 +67,17 @@ def evaluate(params: Params) -> None:
         if getattr(params.data, split):
             trips, said = predict(params, split)
             found[split] = judge(params, split, trips, said)
-    write_plots(trips, said["model"])  # of the test months, or of validation where there are none
+    write_plots(
+        params, split, trips, said["model"]
+    )  # of the test months, or of validation where there are none
     write_json(found, "metrics/evaluation.json")
     markdown("evaluation", comparison_markdown(found))
-    tracking.log_evaluation(params, found)
+    model = found[split]["model"]
+    tracking.log_model(
+        "models/model.ubj",
+        "models/features.json",
+        name=f"evaluate {params.data.span}",
+        params=read_json("search/best_params.json")["params"],
+        metrics={f"{split}_{name}": value for name, value in model.items()},
+        tags=tracking.tags("evaluate", months=params.data.span),
+    )

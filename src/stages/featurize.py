@@ -1,23 +1,18 @@
-"""Stage 2: learn encodings from the training months, and turn every month's trips into features."""
+"""Stage 2: learn encodings from the training months, and turn all months into features."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from trip_duration.baselines import Baselines
 from trip_duration.features import FeatureBuilder
 from trip_duration.files import write_json, write_parquet
-from trip_duration.ingest import month_path
+from trip_duration.ingest import month_paths, read_month
 from trip_duration.orchestration import stage_flow, task
 from trip_duration.params import Params
 
 FEATURES = Path("data/features")
-
-
-def read_month(params: Params, month: str) -> pa.Table:
-    """A month's canonical trips."""
-    return pq.read_table(month_path("data/trips", params.data.taxi, month))
 
 
 @task
@@ -25,7 +20,7 @@ def learn(params: Params) -> FeatureBuilder:
     """Fit the features on the training months."""
     chosen = params.features
     return FeatureBuilder.fit(
-        [month_path("data/trips", params.data.taxi, month) for month in sorted(params.data.train)],
+        month_paths(params.data, "train"),
         preset=chosen.preset,
         categorical=chosen.categorical,
         numerical=chosen.numerical,
@@ -35,23 +30,31 @@ def learn(params: Params) -> FeatureBuilder:
 
 
 @task
-def write_split(params: Params, builder: FeatureBuilder, split: str, months: list[str]) -> int:
-    """Write the features of a split, month after month; gives the number of rows."""
+def learn_baselines(params: Params) -> Baselines:
+    """What one would say without a model, from the training months as well."""
+    return Baselines.fit(read_month(path) for path in month_paths(params.data, "train"))
+
+
+@task
+def write_split(params: Params, builder: FeatureBuilder, split: str) -> None:
+    """Write the features of a split, month after month."""
 
     def tables() -> Iterator[pa.Table]:
-        for month in sorted(months):
-            yield builder.table(
-                read_month(params, month), training=month if split == "train" else None
-            )
+        for number, path in enumerate(month_paths(params.data, split)):
+            trips = read_month(path)
+            if split == "train":
+                yield builder.transform_training(trips, month=number)
+            else:
+                yield builder.transform(trips)
 
     write_parquet(tables(), FEATURES / f"{split}.parquet", builder.schema)
-    return pq.read_metadata(FEATURES / f"{split}.parquet").num_rows
 
 
 @stage_flow("featurize")
 def featurize(params: Params) -> None:
-    """data/features and models/features.json."""
+    """data/features, models/features.json and models/baselines.json."""
     builder = learn(params)
     for split in ("train", "validation", "test"):
-        write_split(params, builder, split, getattr(params.data, split))
+        write_split(params, builder, split)
     write_json(builder.to_json(), "models/features.json")
+    write_json(learn_baselines(params).to_json(), "models/baselines.json")

@@ -1,4 +1,4 @@
-"""Stage 1: fetch the months and write them as canonical trips, with a ledger of what was set aside."""
+"""Stage 1: fetch the months and write them as canonical trips, counting what is set aside."""
 
 from pathlib import Path
 

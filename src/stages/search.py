@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from trip_duration import tracking
 from trip_duration.files import sha256, write_csv, write_json
 from trip_duration.orchestration import stage_flow, table, task
@@ -26,30 +28,38 @@ def settings_of(params: Params) -> dict[str, Any]:
 @task
 def run_trials(params: Params) -> SearchResult:
     """Run the trials, with a progress bar, each logged to MLflow as it ends."""
-    from tqdm import tqdm
-
     settings = settings_of(params)
-    settings["space"] = settings.pop("space")
-    journal = Journal(journal_path(Path(".cache/search"), settings, [sha256(p) for p in READ]))
-    best = float("inf")
+    journal = Journal(
+        journal_path(Path(".cache/search"), settings, [sha256(path) for path in READ])
+    )
     with (
-        tracking.search_run(params) as log,
+        tracking.search_run(
+            f"search {params.data.span}",
+            params=params.search.model_dump(),
+            tags=tracking.tags("search", months=params.data.span),
+        ) as log,
         tqdm(total=params.search.max_evals, desc="search", unit="trial", disable=None) as bar,
     ):
-        train, validation = read_matrices(max_bin=params.train.max_bin)
+        best = float("inf")
 
         def finished(trial: Trial) -> None:
             nonlocal best
-            best = min(best, trial.loss if trial.loss is not None else best)
+            if trial.loss is not None:
+                best = min(best, trial.loss)
+                log.trial(trial.number, trial.params, {"rmse": trial.loss, "rounds": trial.rounds})
+            else:
+                log.trial(trial.number, trial.params, {}, "FAILED")
             bar.set_postfix_str(f"best RMSE {best:.4f} min", refresh=False)
             bar.update()
-            log.trial(trial)
 
-        result = train_model_search(
+        train, validation = read_matrices(max_bin=params.train.max_bin)
+        found = train_model_search(
             train, validation, journal=journal, on_trial=finished, **settings
         )
-        log.finish(result)
-    return result
+        if found.best:
+            log.finish({"rmse": found.best.loss or 0.0, "best_trial": found.best.number})
+    journal.remove()
+    return found
 
 
 @stage_flow("search")

@@ -1,14 +1,10 @@
-"""Stage 4: fit the model with the best parameters, and the baselines to hold it against."""
+"""Stage 4: fit the model with the best parameters, and the course's own beside it."""
 
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
-from trip_duration.evaluation import Baselines
 from trip_duration.files import read_json, write_csv, write_json
 from trip_duration.orchestration import stage_flow, task
 from trip_duration.params import Params
-from trip_duration.plots import learning_curve
 from trip_duration.training import (
     COURSE_FIT,
     COURSE_PARAMS,
@@ -18,7 +14,7 @@ from trip_duration.training import (
     train_best_model,
 )
 
-BASELINES = Path("models/baselines")
+COURSE = Path("models/course")
 
 
 @task
@@ -39,34 +35,32 @@ def fit_model(params: Params, found: dict) -> Fit:
 
 
 @task
-def fit_baselines(params: Params) -> None:
-    """The mean, the zone pair's median, and for the course's features the course's own model."""
-    columns = ["pickup_zone", "dropoff_zone", "duration"]
-    naive = Baselines.fit(pq.read_table("data/features/train.parquet", columns=columns))
-    write_json(naive.to_json(), BASELINES / "naive.json")
-    (BASELINES / "course.ubj").unlink(missing_ok=True)
-    if params.features.preset == "course":
-        chosen = params.train
-        train, validation = read_matrices(max_bin=chosen.max_bin, nthread=chosen.nthread)
-        fit = train_best_model(
-            train,
-            validation,
-            COURSE_PARAMS,
-            **COURSE_FIT,
-            nthread=chosen.nthread,
-            max_bin=chosen.max_bin,
-            curve=False,
-        )
-        save_booster(fit.booster, BASELINES / "course.ubj")
+def fit_course(params: Params) -> None:
+    """The course's own model, where the features are the course's; else an empty folder."""
+    COURSE.mkdir(parents=True, exist_ok=True)
+    if params.features.preset != "course":
+        return
+    chosen = params.train
+    train, validation = read_matrices(max_bin=chosen.max_bin, nthread=chosen.nthread)
+    fit = train_best_model(
+        train,
+        validation,
+        COURSE_PARAMS,
+        **COURSE_FIT,
+        nthread=chosen.nthread,
+        max_bin=chosen.max_bin,
+        curve=False,
+    )
+    save_booster(fit.booster, COURSE / "model.ubj")
 
 
 @stage_flow("train")
 def train(params: Params) -> None:
-    """models/model.ubj, models/baselines, metrics/train.json and the learning curve."""
+    """models/model.ubj, models/course, metrics/train.json and the learning curve."""
     found = read_json("search/best_params.json")["params"]
     fit = fit_model(params, found)
-    fit_baselines(params)
+    fit_course(params)
     save_booster(fit.booster, "models/model.ubj")
-    write_csv(learning_curve(fit.curve), "plots/learning_curve.csv")
+    write_csv(fit.table(), "plots/learning_curve.csv")
     last = {name: round(values[fit.rounds - 1], 6) for name, values in fit.curve.items()}
     write_json({"rmse": last, "rounds": fit.rounds}, "metrics/train.json")

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trip_duration import trips
-from trip_duration.errors import SettingsError, TripDurationError
+from trip_duration.errors import TripDurationError
 from trip_duration.files import read_json, remove_temporary, sha256, write_json, write_parquet
 from trip_duration.months import bounds
 from trip_duration.params import Clean, Data
@@ -29,6 +29,8 @@ __all__ = [
     "ingest_month",
     "ledger_rows",
     "month_path",
+    "month_paths",
+    "read_month",
     "remove_others",
     "summary",
     "write_zones",
@@ -38,6 +40,11 @@ __all__ = [
 def month_path(folder: str | Path, taxi: str, month: str) -> Path:
     """Where a canonical month is kept."""
     return Path(folder) / f"{taxi}-{month}.parquet"
+
+
+def month_paths(data: Data, split: str, folder: str | Path = "data/trips") -> list[Path]:
+    """The canonical months of ``train``, ``validation`` or ``test``, in the order of time."""
+    return [month_path(folder, data.taxi, month) for month in sorted(getattr(data, split))]
 
 
 def _ledger_path(path: Path) -> Path:
@@ -132,7 +139,7 @@ def fetch_zones(data: Data, cache: Path) -> Path | None:
     if data.source == "tlc":
         from trip_duration.sources import tlc
 
-        return _downloaded(tlc.ZONES_URL, cache)
+        return _downloaded(tlc.zones_url(), cache)
     return None
 
 
@@ -181,11 +188,19 @@ def ingest_month(
     TripDurationError
         If the file's columns fit no layout, its trips are another month's, or none is kept.
     """
-    from trip_duration.sources import files, simulated
+    from trip_duration.sources import simulated
 
-    name: str = "simulated"
-    city = reading = None
+    rules = trips.Rules(
+        min_minutes=clean.min_minutes,
+        max_minutes=clean.max_minutes,
+        month=month,
+        other_months=clean.other_months,
+        max_distance=clean.max_miles,
+        unknown_zones=clean.unknown_zones,
+    )
+    city = None
     if raw is None:
+        name = "simulated"
         city = simulated.SimulatedMonth(
             month,
             taxi=data.taxi,
@@ -195,37 +210,10 @@ def ingest_month(
             min_minutes=clean.min_minutes,
             max_minutes=clean.max_minutes,
         )
-        batches: Iterable[pa.RecordBatch] = city.batches()
+        table, read, set_aside = _cleaned(city.batches(), rules, None)
     else:
-        name = files.resolve(data.source, data.taxi, month) if data.source != "tlc" else raw.name
-        reading = files.read_batches(raw)
-        batches = reading
-    rules = trips.Rules(
-        min_minutes=clean.min_minutes,
-        max_minutes=clean.max_minutes,
-        month=month,
-        other_months=clean.other_months,
-        max_distance=clean.max_miles,
-        unknown_zones=clean.unknown_zones,
-    )
-    locate = _lazy_locate(zones)
-    set_aside: Counter[str] = Counter()
-    read = 0
-    kept: list[pa.Table] = []
-    try:
-        for batch in batches:
-            read += batch.num_rows
-            good, counts = trips.clean(trips.to_canonical(batch, locate), rules)
-            set_aside.update(counts)
-            kept.append(good)
-    except SettingsError:
-        raise
-    except TripDurationError as error:
-        raise type(error)(error.args[0] if name in str(error) else f"{name}: {error}") from None
-    if reading is not None and reading.cut_records:
-        read += reading.cut_records
-        set_aside["cut_record"] += reading.cut_records
-    table = pa.concat_tables(kept) if kept else trips.SCHEMA.empty_table()
+        name = _name(data, month, raw)
+        table, read, set_aside = _read_cleaned(raw, name, rules, _lazy_locate(zones))
     _check_month(table, name, month, read, set_aside)
     path = month_path(folder, data.taxi, month)
     write_parquet(trips.sort(table), path)
@@ -243,7 +231,53 @@ def ingest_month(
     return ledger
 
 
-def _lazy_locate(zones: Path | None) -> Any:
+def _name(data: Data, month: str, raw: Path) -> str:
+    from trip_duration.sources import files
+
+    return raw.name if data.source == "tlc" else files.resolve(data.source, data.taxi, month)
+
+
+def _read_cleaned(
+    raw: Path, name: str, rules: trips.Rules, locate: trips.Locate | None
+) -> tuple[pa.Table, int, Counter[str]]:
+    """`_cleaned` of a file; its errors name the file, and a record cut short is set aside."""
+    from trip_duration.sources import files
+
+    try:
+        reading = files.read_batches(raw)
+        table, read, set_aside = _cleaned(reading, rules, locate)
+    except TripDurationError as error:
+        if name in str(error) or str(raw) in str(error):
+            raise
+        raise TripDurationError(f"{name}: {error}") from None
+    if reading.cut_records:
+        set_aside["cut_record"] = reading.cut_records
+    return table, read + reading.cut_records, set_aside
+
+
+def _cleaned(
+    batches: Iterable[pa.RecordBatch], rules: trips.Rules, locate: trips.Locate | None
+) -> tuple[pa.Table, int, Counter[str]]:
+    """The trips that are kept, the rows read, and those set aside by reason."""
+    kept = [trips.SCHEMA.empty_table()]
+    set_aside: Counter[str] = Counter()
+    read = 0
+    for batch in batches:
+        read += batch.num_rows
+        good, counts = trips.clean(trips.to_canonical(batch, locate), rules)
+        set_aside.update(counts)
+        kept.append(good)
+    return pa.concat_tables(kept), read, set_aside
+
+
+def read_month(path: str | Path) -> pa.Table:
+    """Read a canonical month as `trips.SCHEMA` has it; Parquet itself knows no whole seconds."""
+    import pyarrow.parquet as pq
+
+    return pq.read_table(path).cast(trips.SCHEMA)
+
+
+def _lazy_locate(zones: Path | None) -> trips.Locate | None:
     """Load the shapes at the first trip that has coordinates, and only then."""
     if zones is None:
         return None
@@ -311,7 +345,7 @@ def write_zones(data: Data, seed: int, zones: Path | None, path: Path) -> None:
 
         table = simulated.city(seed).zones()
     else:
-        table = Zones.SCHEMA.empty_table()
+        table = Zones([], [], []).table()
     write_parquet(table, path)
 
 
@@ -365,6 +399,6 @@ def ledger_rows(found: dict) -> list[dict[str, str | int]]:
         lines["all"] = found
     return [
         {"month": month, "read": line["read"], "kept": line["kept"]}
-        | {trips.REASONS[reason]: line["set_aside"].get(reason, 0) for reason in reasons}
+        | {reason.replace("_", " "): line["set_aside"].get(reason, 0) for reason in reasons}
         for month, line in lines.items()
     ]

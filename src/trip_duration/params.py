@@ -142,6 +142,11 @@ class Data(_Settings):
         """All months, in the order of time."""
         return sorted([*self.train, *self.validation, *self.test])
 
+    @property
+    def span(self) -> str:
+        """The taxi and the months, as people write them: ``green 2021-01 … 2021-02``."""
+        return f"{self.taxi} {self.months[0]} … {self.months[-1]}"
+
     @model_validator(mode="after")
     def _apart(self) -> "Data":
         seen: dict[str, str] = {}

@@ -3,21 +3,9 @@
 import numpy as np
 import pyarrow as pa
 
-__all__ = ["learning_curve", "predicted_against_actual"]
+__all__ = ["predicted_against_actual"]
 
 BIN_MINUTES = 2.0
-
-
-def learning_curve(curve: dict[str, list[float]]) -> pa.Table:
-    """RMSE after each round: ``round`` (from 1), ``train`` and ``validation`` in minutes."""
-    rounds = len(curve["validation"])
-    return pa.table(
-        {
-            "round": np.arange(1, rounds + 1),
-            "train": np.round(curve["train"], 6),
-            "validation": np.round(curve["validation"], 6),
-        }
-    )
 
 
 def predicted_against_actual(actual: np.ndarray, predicted: np.ndarray) -> pa.Table:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 from trip_duration.errors import TripDurationError
 from trip_duration.files import read_json, write_bytes
@@ -60,6 +61,12 @@ class Fit:
     rounds: int
     rmse: float
     curve: dict[str, list[float]] = field(repr=False)
+
+    def table(self) -> pa.Table:
+        """The curve as rows: ``round`` (from 1), then ``train`` and ``validation`` in minutes."""
+        rounds = len(self.curve["validation"])
+        errors = {name: np.round(values, 6) for name, values in self.curve.items()}
+        return pa.table({"round": np.arange(1, rounds + 1), **errors})
 
 
 def booster_params(params: dict[str, Any], *, seed: int, nthread: int, max_bin: int) -> dict:

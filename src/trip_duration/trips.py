@@ -1,0 +1,516 @@
+"""The canonical trip: its columns, types and units, TLC's names for them, and the cleaning rules.
+
+TLC has renamed and retyped its columns many times since 2009. One table, `_ALIASES`, says which
+of its names mean what; names are compared without regard to case and surrounding spaces, so
+``Lpep_dropoff_datetime``, ``PUlocationID``, ``RateCodeID``, ``" pickup_datetime"`` and
+``"Trip_type "`` need no entries of their own. Everything here is pure: tables in, tables out.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from trip_duration.errors import TripDurationError
+from trip_duration.months import bounds
+
+__all__ = [
+    "OUTSIDE",
+    "REASONS",
+    "SCHEMA",
+    "UNKNOWN",
+    "Locate",
+    "Rules",
+    "clean",
+    "sort",
+    "to_canonical",
+    "wanted",
+]
+
+SCHEMA = pa.schema(
+    [
+        pa.field("pickup", pa.timestamp("s"), nullable=False),  # New York wall time
+        pa.field("duration", pa.float64(), nullable=False),  # minutes: whole seconds / 60
+        pa.field("pickup_zone", pa.int16()),  # TLC's zone id, 1 to 265
+        pa.field("dropoff_zone", pa.int16()),
+        pa.field("trip_distance", pa.float64()),  # miles, as the meter gave it, dirt included
+        pa.field("passenger_count", pa.int16()),
+        pa.field("vendor", pa.int32()),  # the number in TLC's id
+        pa.field("rate_code", pa.int16()),
+        pa.field("trip_type", pa.int16()),  # 1 hailed on the street, 2 dispatched
+        pa.field("store_and_forward", pa.bool_()),
+    ]
+)
+UNKNOWN = 264  # TLC's zone id for "unknown"
+OUTSIDE = 265  # TLC's zone id for "outside of New York City"
+
+REASONS = {
+    "cut_record": "line of the file cut short or with stray fields",
+    "no_pickup_time": "no readable pickup time",
+    "no_dropoff_time": "no readable drop-off time",
+    "negative_duration": "drop-off before pickup",
+    "under_min_minutes": "shorter than the shortest trip asked for",
+    "over_max_minutes": "longer than the longest trip asked for",
+    "other_month": "pickup dated in another month",
+    "unknown_zone": "zone missing, unknown or outside of the city",
+    "over_max_distance": "farther than the farthest trip asked for",
+}
+
+Locate = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+# Canonical name: what TLC called it over the years, in lower case and without spaces around it.
+_ALIASES = {
+    "pickup": (
+        "pickup",
+        "tpep_pickup_datetime",
+        "lpep_pickup_datetime",
+        "pickup_datetime",
+        "trip_pickup_datetime",
+        "pickup_date",
+    ),
+    "dropoff": (
+        "tpep_dropoff_datetime",
+        "lpep_dropoff_datetime",
+        "dropoff_datetime",
+        "trip_dropoff_datetime",
+    ),
+    "duration": ("duration",),
+    "pickup_zone": ("pickup_zone", "pulocationid"),
+    "dropoff_zone": ("dropoff_zone", "dolocationid"),
+    "pickup_longitude": ("pickup_longitude", "start_lon"),
+    "pickup_latitude": ("pickup_latitude", "start_lat"),
+    "dropoff_longitude": ("dropoff_longitude", "end_lon"),
+    "dropoff_latitude": ("dropoff_latitude", "end_lat"),
+    "trip_distance": ("trip_distance", "trip_miles"),
+    "passenger_count": ("passenger_count",),
+    "vendor": (
+        "vendor",
+        "vendorid",
+        "vendor_id",
+        "vendor_name",
+        "hvfhs_license_num",
+        "dispatching_base_num",
+        "dispatching_base_number",
+    ),
+    "rate_code": ("rate_code", "ratecodeid"),
+    "trip_type": ("trip_type",),
+    "store_and_forward": ("store_and_forward", "store_and_fwd_flag"),
+}
+# For-hire files have up to three columns that say who drove; the first with a value counts.
+_FIRST_VALUE_COUNTS = {"vendor"}
+_VENDOR_NAMES = ["CMT", "VTS", "DDS"]  # 2009 to 2014; today's VendorID 1, 2 and, gone by then, 3
+_MISSING = ["", "NA", "N/A", "NULL", "null", "None", "nan", "NaN", "NV", "\\N"]
+
+# What `to_canonical` gives: a pickup or a duration may be missing until `clean` has set it aside.
+_LOOSE = pa.schema([field.with_nullable(True) for field in SCHEMA])
+
+
+def wanted(names: Sequence[str]) -> list[str]:
+    """Which of a file's columns the canonical trip is made of, in the file's order.
+
+    Parameters
+    ----------
+    names : sequence of str
+        The file's column names as they stand there.
+
+    Raises
+    ------
+    TripDurationError
+        If a trip cannot be made from these columns: one is missing, or two claim the same place.
+    """
+    used = {name for columns in _layout(names).values() for name in columns}
+    return [name for name in names if name in used]
+
+
+def to_canonical(batch: pa.RecordBatch | pa.Table, locate: Locate | None = None) -> pa.Table:
+    """Map trips of any of TLC's layouts, or trips that are canonical already, to `SCHEMA`.
+
+    No row is dropped: a trip without a readable pickup time keeps a null pickup and duration, one
+    without a drop-off time a null duration, and `clean` sets them aside. Values of optional columns
+    that make no sense (text where a number belongs, half a passenger) become null. Fractions of a
+    second are cut off. Times that carry a zone are read as New York wall time.
+
+    Parameters
+    ----------
+    batch : pyarrow.RecordBatch or pyarrow.Table
+        Trips under TLC's names, or canonical ones.
+    locate : callable, optional
+        Gives the zone id (int16, 0 where there is none) of each longitude and latitude in degrees;
+        needed where the trips have coordinates in place of zones. What lies in no zone becomes 265
+        (outside), coordinates that are missing or zero become 264 (unknown).
+
+    Returns
+    -------
+    pyarrow.Table
+        One row for each row of ``batch``, in the same order, under `SCHEMA` with nulls allowed.
+
+    Raises
+    ------
+    TripDurationError
+        If a needed column is missing, doubled, or holds nothing that can be read.
+    """
+    table = batch if isinstance(batch, pa.Table) else pa.Table.from_batches([batch])
+    layout = _layout(table.column_names)
+    raw = {name: [_plain(table.column(c)) for c in found] for name, found in layout.items()}
+
+    pickup = _times(layout["pickup"][0], raw["pickup"][0])
+    if "dropoff" in raw:
+        dropoff = _times(layout["dropoff"][0], raw["dropoff"][0])
+        seconds = pc.subtract(dropoff.cast(pa.int64()), pickup.cast(pa.int64()))
+        duration = pc.divide(seconds.cast(pa.float64()), 60.0)
+    else:
+        duration = _measures(raw["duration"][0])
+    made = {"pickup": pickup, "duration": pc.if_else(pickup.is_valid(), duration, None)}
+    for end in _ENDS:
+        made[f"{end}_zone"] = _zones(end, layout, raw, locate)
+    for name, read in _OPTIONAL.items():
+        if name in raw:  # more than one column only for the vendor: the first with a value counts
+            made[name] = pc.coalesce(*[read(column) for column in raw[name]])
+    absent = {f.name: pa.nulls(table.num_rows, f.type) for f in _LOOSE if f.name not in made}
+    return pa.table(made | absent).select(_LOOSE.names).cast(_LOOSE)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Which trips `clean` keeps; the defaults are the course's filter and nothing more.
+
+    Parameters
+    ----------
+    min_minutes, max_minutes : float
+        The shortest and the longest trip that is kept, both included.
+    month : str or None
+        The month, ``YYYY-MM``, that the trips are said to be of.
+    other_months : bool
+        Whether trips whose pickup lies outside of ``month`` are set aside.
+    max_distance : float or None
+        Miles; trips whose meter gave more are set aside.
+    unknown_zones : bool
+        Whether trips are set aside that begin or end in zone 264, in zone 265 or in no zone.
+    """
+
+    min_minutes: float = 1.0
+    max_minutes: float = 60.0
+    month: str | None = None
+    other_months: bool = False
+    max_distance: float | None = None
+    unknown_zones: bool = False
+
+
+def clean(trips: pa.Table, rules: Rules) -> tuple[pa.Table, dict[str, int]]:
+    """Keep the trips that break no rule, and count the others by the first rule that they break.
+
+    Parameters
+    ----------
+    trips : pyarrow.Table
+        Trips as `to_canonical` gives them.
+    rules : Rules
+        What to set aside.
+
+    Returns
+    -------
+    kept : pyarrow.Table
+        The trips that are left, in their order, under `SCHEMA`.
+    set_aside : dict of str to int
+        The number of other trips for each reason of `REASONS` that a trip can have, zeros included;
+        with the kept ones they add up to all trips.
+
+    Notes
+    -----
+    With the defaults ``(duration >= 1) & (duration <= 60)`` decides, as in the course's
+    ``read_dataframe`` (DataTalksClub's MLOps Zoomcamp, module 2).
+    """
+    breaks = _breaks(trips, rules)
+    first = np.zeros(trips.num_rows, np.int8)  # 0: kept, else the number of the first broken rule
+    for number, broken in enumerate(breaks.values(), start=1):
+        first[broken & (first == 0)] = number
+    counts = np.bincount(first, minlength=len(breaks) + 1)
+    kept = trips.filter(pa.array(first == 0)).cast(SCHEMA)
+    return kept, {reason: int(n) for reason, n in zip(breaks, counts[1:], strict=True)}
+
+
+def sort(trips: pa.Table) -> pa.Table:
+    """Order trips by all their columns, nulls last, so that the source's order leaves no trace."""
+    trips = trips.combine_chunks()
+    keys = [(name, "ascending", "at_end") for name in trips.column_names]
+    return trips.take(pc.sort_indices(trips, sort_keys=keys))
+
+
+def _breaks(trips: pa.Table, rules: Rules) -> dict[str, np.ndarray]:
+    """For each reason, in the order that decides, the mask of the trips that it sets aside."""
+    nobody = np.zeros(trips.num_rows, bool)
+    pickup = trips.column("pickup")
+    minutes = _numpy(trips.column("duration"))
+    breaks = {
+        "no_pickup_time": _numpy(pickup.is_null()),
+        "no_dropoff_time": np.isnan(minutes),
+        "negative_duration": minutes < 0,
+        "under_min_minutes": minutes < rules.min_minutes,
+        "over_max_minutes": minutes > rules.max_minutes,
+        "other_month": nobody,
+        "unknown_zone": nobody,
+        "over_max_distance": nobody,
+    }
+    if rules.other_months and rules.month is not None:
+        start, end = (pa.scalar(moment, pa.timestamp("s")) for moment in bounds(rules.month))
+        inside = pc.and_(pc.greater_equal(pickup, start), pc.less(pickup, end))
+        breaks["other_month"] = ~_numpy(inside.fill_null(False))
+    if rules.unknown_zones:
+        zones = [_numpy(trips.column(f"{end}_zone").fill_null(0)) for end in ("pickup", "dropoff")]
+        breaks["unknown_zone"] = np.any([(z < 1) | (z >= UNKNOWN) for z in zones], axis=0)
+    if rules.max_distance is not None:
+        breaks["over_max_distance"] = _numpy(trips.column("trip_distance")) > rules.max_distance
+    return breaks
+
+
+# Finding the columns
+
+_ENDS = {"pickup": "pickup", "dropoff": "drop-off"}  # of a trip, and the word for people
+
+
+def _same(name: str) -> str:
+    """The name as `_ALIASES` writes it."""
+    return name.strip().lower()
+
+
+def _layout(names: Sequence[str]) -> dict[str, list[str]]:
+    """The file's columns that each canonical one is made of; more than one only for the vendor."""
+    layout: dict[str, list[str]] = {}
+    for canonical, aliases in _ALIASES.items():
+        found = [name for alias in aliases for name in names if _same(name) == alias]
+        if found:
+            layout[canonical] = found
+    if "dropoff" in layout:
+        layout.pop("duration", None)  # the two 2021 files have one too: the times decide
+    for end in _ENDS:
+        if f"{end}_zone" in layout:
+            layout.pop(f"{end}_longitude", None)
+            layout.pop(f"{end}_latitude", None)
+    _refuse_doubled(layout)
+    _refuse_missing(layout, names)
+    return layout
+
+
+def _refuse_doubled(layout: dict[str, list[str]]) -> None:
+    for canonical, found in layout.items():
+        kinds = {_same(name) for name in found}
+        if len(found) > (len(kinds) if canonical in _FIRST_VALUE_COUNTS else 1):
+            columns = " and ".join(repr(name) for name in found)
+            raise TripDurationError(
+                f"The columns {columns} could each be the trip's {canonical}, and one was "
+                "expected: rename or remove the others."
+            )
+
+
+def _refuse_missing(layout: dict[str, list[str]], names: Sequence[str]) -> None:
+    found = ", ".join(repr(name) for name in names) or "none at all"
+    # Only canonical trips, which say `pickup`, may give a duration in place of the drop-off time.
+    timeless = "pickup" in layout and "dropoff" not in layout
+    if timeless and not ("duration" in layout and _same(layout["pickup"][0]) == "pickup"):
+        raise TripDurationError(
+            f"These trips have no drop-off time, so no duration exists: found the columns {found}, "
+            "expected one like 'dropoff_datetime' too; TLC's fhv files of 2015 and 2016 record "
+            "pickups alone, so choose other months."
+        )
+    missing = [] if "pickup" in layout else ["the pickup time (like 'tpep_pickup_datetime')"]
+    for end, word in _ENDS.items():
+        axes = [f"{end}_longitude", f"{end}_latitude"]
+        absent = [axis for axis in axes if axis not in layout]
+        if f"{end}_zone" in layout or not absent:
+            continue
+        example = "PULocationID" if end == "pickup" else "DOLocationID"
+        both = [f"the {word} zone (like {example!r})"]
+        missing += both if len(absent) == 2 else [f"the {word} coordinates ({absent[0]!r})"]
+    if missing:
+        raise TripDurationError(
+            f"These trips have no column for {' and for '.join(missing)}: found the columns "
+            f"{found}; name them as TLC does, or point data.source at files of trips."
+        )
+
+
+# Reading the values
+
+
+def _plain(column: pa.ChunkedArray) -> pa.Array:
+    """One array without dictionaries, and with text of one type."""
+    array = column.combine_chunks()
+    if isinstance(array, pa.ChunkedArray):  # of no chunks, or of more than one array can hold
+        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.nulls(0, array.type)
+    if pa.types.is_dictionary(array.type):
+        array = array.cast(array.type.value_type)
+    if pa.types.is_string(array.type) or pa.types.is_string_view(array.type):
+        array = array.cast(pa.large_string())
+    return array
+
+
+def _numpy(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    return (
+        column.to_numpy(zero_copy_only=False) if isinstance(column, pa.Array) else column.to_numpy()
+    )
+
+
+def _is_text(column: pa.Array) -> bool:
+    return pa.types.is_large_string(column.type)
+
+
+def _text(column: pa.Array) -> pa.Array:
+    """Text without spaces around it; what stands for a missing value becomes null."""
+    text = pc.utf8_trim_whitespace(column)
+    missing = pc.is_in(text, value_set=pa.array(_MISSING, pa.large_string()))
+    return pc.if_else(missing, None, text)
+
+
+def _refuse_unreadable(name: str, text: pa.Array, parsed: pa.Array, needed: str) -> None:
+    if text.null_count < len(text) and parsed.null_count == len(parsed):
+        example = text.drop_null()[0].as_py()
+        raise TripDurationError(
+            f"Nothing in the column {name!r} can be read: found {example!r}, expected {needed}; "
+            "correct the column or point data.source at other files."
+        )
+
+
+def _numbers(column: pa.Array, name: str = "", needed: str = "") -> np.ndarray:
+    """Finite numbers, float64, NaN where there is none; text that is no number counts as none.
+
+    Where ``needed`` says what the column called ``name`` must hold, a column that has values of
+    which none is a number is refused.
+    """
+    if _is_text(column):
+        text = _text(column)
+        parsed = _parsed_numbers(text)
+        if needed:
+            _refuse_unreadable(name, text, parsed, needed)
+    elif _is_numeric(column.type):
+        parsed = column.cast(pa.float64(), safe=False)
+    elif needed and not pa.types.is_null(column.type):
+        raise TripDurationError(
+            f"The column {name!r} cannot be read: found values of type {column.type}, expected "
+            f"{needed}; correct the column or point data.source at other files."
+        )
+    else:
+        parsed = pa.nulls(len(column), pa.float64())
+    values = _numpy(parsed.fill_null(float("nan")))
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def _is_numeric(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+
+
+def _parsed_numbers(text: pa.Array) -> pa.Array:
+    try:
+        return text.cast(pa.float64())  # the common case: all of it is numbers
+    except pa.ArrowInvalid:
+        number = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+        kept = pc.if_else(pc.match_substring_regex(text, number), text, None)
+        return kept.cast(pa.float64())
+
+
+def _whole(values: np.ndarray, dtype: type[np.signedinteger], low: int, high: int) -> pa.Array:
+    """Whole numbers from ``low`` to ``high``; null for all else."""
+    fits = (values >= low) & (values <= high) & (np.floor(values) == values)
+    return pa.array(np.where(fits, values, 0).astype(dtype), mask=~fits)
+
+
+def _counts(column: pa.Array) -> pa.Array:
+    return _whole(_numbers(column), np.int16, -(2**15), 2**15 - 1)
+
+
+def _measures(column: pa.Array) -> pa.Array:
+    values = _numbers(column) + 0.0  # a negative zero would sort as equal but not be it
+    return pa.array(values, mask=np.isnan(values))
+
+
+def _times(name: str, column: pa.Array) -> pa.Array:
+    """Wall times in New York, in whole seconds."""
+    kind = column.type
+    if pa.types.is_null(kind):
+        return pa.nulls(len(column), pa.timestamp("s"))
+    if _is_text(column):
+        text = _text(column)
+        times = _parsed_times(text)
+        _refuse_unreadable(name, text, times, "times like 2021-01-31 23:59:59")
+        return times
+    if not pa.types.is_timestamp(kind):
+        raise TripDurationError(
+            f"The column {name!r} cannot be read: found values of type {kind}, expected times like "
+            "2021-01-31 23:59:59; correct the column or point data.source at other files."
+        )
+    if kind.tz is not None:
+        column = pc.local_timestamp(column.cast(pa.timestamp(kind.unit, "America/New_York")))
+    return column.cast(pa.timestamp("s"), safe=False)
+
+
+def _parsed_times(text: pa.Array) -> pa.Array:
+    shape = r"^\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}:\d{2}(\.\d+)?$"
+    shaped = pc.if_else(pc.match_substring_regex(text, shape), text, None)
+    plain = pc.utf8_replace_slice(pc.utf8_slice_codeunits(shaped, 0, 19), 10, 11, " ")
+    try:
+        return plain.cast(pa.timestamp("s"))  # the common case: each is a time
+    except pa.ArrowInvalid:
+        layout = "%Y-%m-%d %H:%M:%S"
+        times = pc.strptime(plain, format=layout, unit="s", error_is_null=True)
+        # strptime takes 30 February for 2 March: only what it would write the same way is a time.
+        same = pc.equal(pc.strftime(times, format=layout).cast(pa.large_string()), plain)
+        return pc.if_else(same, times, None)
+
+
+def _vendors(column: pa.Array) -> pa.Array:
+    """The number in a vendor's id: 2, 2.0, VTS -> 2; HV0003 -> 3; B02876 -> 2876."""
+    if not _is_text(column):
+        return _whole(_numbers(column), np.int32, 0, 2**31 - 1)
+    text = pc.utf8_upper(_text(column))
+    named = pc.add(pc.index_in(text, value_set=pa.array(_VENDOR_NAMES, pa.large_string())), 1)
+    digits = pc.extract_regex(text, r"^[A-Z]*(?P<number>\d{1,9})(?:\.0*)?$")
+    return pc.coalesce(named, pc.struct_field(digits, "number").cast(pa.int32()))
+
+
+def _flags(column: pa.Array) -> pa.Array:
+    """Yes and no, which TLC has written Y and N, 1 and 0, as text and as numbers."""
+    if pa.types.is_boolean(column.type):
+        return column
+    if _is_text(column):
+        text = pc.utf8_upper(_text(column))
+        yes, no = (
+            pc.is_in(text, value_set=pa.array(words, pa.large_string()))
+            for words in (["Y", "1", "1.0", "TRUE"], ["N", "0", "0.0", "FALSE"])
+        )
+    else:
+        values = _numbers(column)
+        yes, no = pa.array(values == 1), pa.array(values == 0)
+    return pc.if_else(pc.or_(yes, no), yes, None)
+
+
+def _zones(
+    end: str, layout: dict[str, list[str]], raw: dict[str, list[pa.Array]], locate: Locate | None
+) -> pa.Array:
+    """The zones of one end of the trips, as their column says or from their coordinates."""
+    zone = f"{end}_zone"
+    if zone in raw:
+        needed = f"zone ids from 1 to {OUTSIDE}"
+        return _whole(_numbers(raw[zone][0], layout[zone][0], needed), np.int16, 1, OUTSIDE)
+    axes = [f"{end}_longitude", f"{end}_latitude"]
+    if locate is None:
+        found = " and ".join(repr(layout[axis][0]) for axis in axes)
+        raise TripDurationError(
+            f"These trips give {found} in place of the {_ENDS[end]} zone: set data.zones to TLC's "
+            "zone shapes (its taxi_zones.zip, or a GeoJSON file of them)."
+        )
+    longitude, latitude = (_numbers(raw[axis][0], layout[axis][0], "degrees") for axis in axes)
+    zones = np.full(len(longitude), UNKNOWN, np.int16)
+    # Meters without a fix wrote zeros.
+    known = ~np.isnan(longitude) & ~np.isnan(latitude) & (longitude != 0) & (latitude != 0)
+    located = np.asarray(locate(longitude[known], latitude[known]))
+    zones[known] = np.where(located > 0, located, OUTSIDE)
+    return pa.array(zones)
+
+
+_OPTIONAL = {
+    "trip_distance": _measures,
+    "passenger_count": _counts,
+    "vendor": _vendors,
+    "rate_code": _counts,
+    "trip_type": _counts,
+    "store_and_forward": _flags,
+}
