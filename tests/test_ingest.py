@@ -10,7 +10,7 @@ import pytest
 from trip_duration import ingest, params
 from trip_duration.errors import SourceError, TripDurationError
 from trip_duration.files import read_json, sha256
-from trip_duration.trips import SCHEMA
+from trip_duration.trips import SCHEMA, month_path, read_month
 
 HEADER = "lpep_pickup_datetime,lpep_dropoff_datetime,PULocationID,DOLocationID,trip_distance\n"
 LINES = [
@@ -56,8 +56,8 @@ def test_a_month_is_canonical_sorted_and_counted(csv: params.Params, tmp_path: P
         "over_max_minutes": 1,
         "under_min_minutes": 1,
     }
-    path = ingest.month_path(tmp_path / "trips", "green", "2021-01")
-    table = ingest.read_month(path)
+    path = month_path(tmp_path / "trips", "green", "2021-01")
+    table = read_month(path)
     assert table.schema == SCHEMA
     assert table["duration"].to_pylist() == [20.0, 10.0]
     assert ledger["sha256"] == sha256(path)
@@ -87,7 +87,7 @@ def test_a_changed_file_rule_or_result_is_not_known(
     source = csv.data.source
     longer = settings(root, data__source=source, data__train=["2021-01"], clean__max_minutes=90)
     assert known(longer, tmp_path) is None
-    path = ingest.month_path(tmp_path / "trips", "green", "2021-01")
+    path = month_path(tmp_path / "trips", "green", "2021-01")
     whole = path.read_bytes()
     path.write_bytes(whole[:-1])
     assert known(csv, tmp_path) is None
@@ -214,7 +214,7 @@ def test_coordinates_become_zones(root: Path, tmp_path: Path, tlc: Path) -> None
     ledger = ingest.ingest_month(
         chosen.data, chosen.clean, 0, "2011-05", raw=raw, zones=shapes, folder=tmp_path / "trips"
     )
-    table = pq.read_table(ingest.month_path(tmp_path / "trips", "yellow", "2011-05"))
+    table = pq.read_table(month_path(tmp_path / "trips", "yellow", "2011-05"))
     assert ledger["kept"] == table.num_rows > 0
     assert pa.compute.all(pa.compute.is_in(table["pickup_zone"], pa.array(range(1, 266)))).as_py()
     with pytest.raises(TripDurationError, match=r"data\.zones"):

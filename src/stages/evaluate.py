@@ -11,11 +11,11 @@ from trip_duration.baselines import Baselines
 from trip_duration.evaluation import comparison_markdown, metrics, slices
 from trip_duration.features import FeatureBuilder
 from trip_duration.files import read_json, write_csv, write_json
-from trip_duration.ingest import month_paths, read_month
 from trip_duration.orchestration import markdown, stage_flow, task
 from trip_duration.params import Params
 from trip_duration.prediction import predict_features
 from trip_duration.training import load_booster
+from trip_duration.trips import month_paths, read_month
 
 
 @task

@@ -8,9 +8,9 @@ import pyarrow as pa
 from trip_duration.baselines import Baselines
 from trip_duration.features import FeatureBuilder
 from trip_duration.files import write_json, write_parquet
-from trip_duration.ingest import month_paths, read_month
 from trip_duration.orchestration import stage_flow, task
 from trip_duration.params import Params
+from trip_duration.trips import month_paths, read_month
 
 FEATURES = Path("data/features")
 

@@ -28,23 +28,10 @@ __all__ = [
     "fetch_zones",
     "ingest_month",
     "ledger_rows",
-    "month_path",
-    "month_paths",
-    "read_month",
     "remove_others",
     "summary",
     "write_zones",
 ]
-
-
-def month_path(folder: str | Path, taxi: str, month: str) -> Path:
-    """Where a canonical month is kept."""
-    return Path(folder) / f"{taxi}-{month}.parquet"
-
-
-def month_paths(data: Data, split: str, folder: str | Path = "data/trips") -> list[Path]:
-    """The canonical months of ``train``, ``validation`` or ``test``, in the order of time."""
-    return [month_path(folder, data.taxi, month) for month in sorted(getattr(data, split))]
 
 
 def _ledger_path(path: Path) -> Path:
@@ -88,7 +75,7 @@ def current(
 
     A remote month counts as unchanged while its address is the same; a local file is hashed.
     """
-    path = month_path(folder, data.taxi, month)
+    path = trips.month_path(folder, data.taxi, month)
     if not (path.exists() and _ledger_path(path).exists()):
         return None
     ledger = read_json(_ledger_path(path))
@@ -215,7 +202,7 @@ def ingest_month(
         name = _name(data, month, raw)
         table, read, set_aside = _read_cleaned(raw, name, rules, _lazy_locate(zones))
     _check_month(table, name, month, read, set_aside)
-    path = month_path(folder, data.taxi, month)
+    path = trips.month_path(folder, data.taxi, month)
     write_parquet(trips.sort(table), path)
     ledger = {
         "source": name,
@@ -270,13 +257,6 @@ def _cleaned(
     return pa.concat_tables(kept), read, set_aside
 
 
-def read_month(path: str | Path) -> pa.Table:
-    """Read a canonical month as `trips.SCHEMA` has it; Parquet itself knows no whole seconds."""
-    import pyarrow.parquet as pq
-
-    return pq.read_table(path).cast(trips.SCHEMA)
-
-
 def _lazy_locate(zones: Path | None) -> trips.Locate | None:
     """Load the shapes at the first trip that has coordinates, and only then."""
     if zones is None:
@@ -325,7 +305,7 @@ def remove_others(folder: Path, taxi: str, months: Iterable[str]) -> list[str]:
         The names of the files that were removed.
     """
     remove_temporary(folder)
-    keep = {month_path(folder, taxi, month) for month in months}
+    keep = {trips.month_path(folder, taxi, month) for month in months}
     keep |= {_ledger_path(path) for path in keep}
     others = sorted(path for path in folder.glob("*-????-??.*") if path not in keep)
     for path in others:

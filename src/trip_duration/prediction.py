@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from trip_duration.features import FeatureBuilder
 
-__all__ = ["load", "predict_minutes", "to_table"]
+__all__ = ["load", "predict_features", "predict_minutes", "to_table"]
 
 NEEDED = ("pickup", "pickup_zone", "dropoff_zone")  # the others may be left out
 
@@ -47,22 +47,24 @@ def predict_minutes(
     Returns
     -------
     ndarray of float64, shape (n_trips,)
-        Minutes, none below 0. A model that was stopped early predicts with its best round.
+        Minutes, none below 0.
     """
+    table = trips if isinstance(trips, pa.Table) else to_table(trips)
+    return predict_features(builder.transform(table), booster, builder)
+
+
+def predict_features(
+    features: pa.Table, booster: "xgb.Booster", builder: "FeatureBuilder"
+) -> np.ndarray:
+    """Predict from features that ``builder.transform`` made before: see `predict_minutes`."""
     import xgboost as xgb
 
-    table = trips if isinstance(trips, pa.Table) else to_table(trips)
-    if not table.num_rows:
+    if not features.num_rows:
         return np.empty(0)
-    types: Any = builder.feature_types
     matrix = xgb.DMatrix(
-        builder.matrix(builder.transform(table)),
-        feature_types=list(types) if types is not None else None,
-        enable_categorical=True,
+        builder.matrix(features), feature_types=builder.feature_types, enable_categorical=True
     )
-    rounds = booster.attr("best_iteration")
-    best = (0, int(rounds) + 1) if rounds is not None else (0, 0)
-    minutes = booster.predict(matrix, iteration_range=best, validate_features=False)
+    minutes = booster.predict(matrix, validate_features=False)
     return np.maximum(minutes.astype(np.float64), 0.0)
 
 

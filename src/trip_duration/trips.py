@@ -8,6 +8,8 @@ of its names mean what; names are compared without regard to case and surroundin
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +17,9 @@ import pyarrow.compute as pc
 
 from trip_duration.errors import TripDurationError
 from trip_duration.months import bounds
+
+if TYPE_CHECKING:
+    from trip_duration.params import Data
 
 __all__ = [
     "OUTSIDE",
@@ -24,6 +29,9 @@ __all__ = [
     "Locate",
     "Rules",
     "clean",
+    "month_path",
+    "month_paths",
+    "read_month",
     "sort",
     "to_canonical",
     "wanted",
@@ -235,6 +243,23 @@ def sort(trips: pa.Table) -> pa.Table:
     trips = trips.combine_chunks()
     keys = [(name, "ascending", "at_end") for name in trips.column_names]
     return trips.take(pc.sort_indices(trips, sort_keys=keys))
+
+
+def month_path(folder: str | Path, taxi: str, month: str) -> Path:
+    """Where a canonical month is kept."""
+    return Path(folder) / f"{taxi}-{month}.parquet"
+
+
+def month_paths(data: "Data", split: str, folder: str | Path = "data/trips") -> list[Path]:
+    """The canonical months of ``train``, ``validation`` or ``test``, in the order of time."""
+    return [month_path(folder, data.taxi, month) for month in sorted(getattr(data, split))]
+
+
+def read_month(path: str | Path) -> pa.Table:
+    """Read a canonical month as `SCHEMA` has it; Parquet itself knows no whole seconds."""
+    import pyarrow.parquet as pq
+
+    return pq.read_table(path).cast(SCHEMA)
 
 
 def _breaks(trips: pa.Table, rules: Rules) -> dict[str, np.ndarray]:
