@@ -19,7 +19,6 @@ COURSE = 6.318  # minutes, what `make course` prints on the same split
 def main() -> int:
     """Search and fit each preset, and print what came out."""
     from course import month
-
     from trip_duration import params
     from trip_duration.evaluation import Baselines, metrics
     from trip_duration.features import FeatureBuilder, read_dataframe

@@ -40,7 +40,13 @@ def main() -> int:
 
     from trip_duration.errors import TripDurationError
     from trip_duration.features import add_features, read_dataframe
-    from trip_duration.training import COURSE_FIT, COURSE_PARAMS, matrices, train_best_model
+    from trip_duration.training import (
+        COURSE_EARLY_STOPPING_ROUNDS,
+        COURSE_PARAMS,
+        COURSE_ROUNDS,
+        matrices,
+        train_best_model,
+    )
 
     try:
         train = read_dataframe(arguments.train or month("2021-01"))
@@ -54,7 +60,12 @@ def main() -> int:
     began = time.perf_counter()
     pair = matrices(X_train, y_train, X_val, y_val, nthread=arguments.nthread)
     fit = train_best_model(
-        *pair, COURSE_PARAMS, **COURSE_FIT, nthread=arguments.nthread, curve=False
+        *pair,
+        COURSE_PARAMS,
+        num_boost_round=COURSE_ROUNDS,
+        early_stopping_rounds=COURSE_EARLY_STOPPING_ROUNDS,
+        nthread=arguments.nthread,
+        curve=False,
     )
     seconds = time.perf_counter() - began
     reproduced = abs(fit.rmse - EXPECTED) <= TOLERANCE

@@ -15,7 +15,7 @@ def root() -> Path:
 
 @pytest.fixture(scope="session")
 def tlc() -> Path:
-    """Real TLC months, in ``shared/tlc`` beside the repository; without them the test is skipped."""
+    """Real TLC months, in ``shared/tlc`` beside the repository; else the test is skipped."""
     folder = ROOT.parent / "shared" / "tlc"
     if not folder.is_dir():
         pytest.skip("needs real TLC files in ../shared/tlc")

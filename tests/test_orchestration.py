@@ -1,4 +1,4 @@
-"""Against real servers on loopback: one for the module, and a few that are ended while they start."""
+"""Against real servers on loopback: one for the module, others ended while they start."""
 
 import http.client
 import json
@@ -21,7 +21,7 @@ from trip_duration.orchestration import Server, begin, environment
 
 SOURCE = Path(orchestration.__file__).parents[1]
 GONE = 3.0  # seconds within which a server must notice that it is alone, and be gone
-PARAMS = SimpleNamespace(data=SimpleNamespace(taxi="green", months=["2021-01", "2021-02"]))
+PARAMS = SimpleNamespace(data=SimpleNamespace(span="green 2021-01 … 2021-02"))
 USERS = (
     "PREFECT_API_URL",
     "PREFECT_API_KEY",
@@ -260,10 +260,12 @@ def test_a_wished_port_that_is_taken_is_another_one(server: Server) -> None:
     assert orchestration._free_port(server.port) != server.port
 
 
-def test_another_one_on_the_port_is_not_ours(server: Server) -> None:
+def test_another_one_on_the_port_is_not_ours(
+    server: Server, watched: subprocess.Popen[bytes]
+) -> None:
     assert orchestration._answers(server)
-    impostor = Server("prefect", server.home, server.port, os.getpid(), 0.0)
-    assert not orchestration._answers(impostor)
+    ours = Server("prefect", server.home, server.port, watched.pid, 0.0)
+    assert not orchestration._answers(ours)
 
 
 # -- flows, tasks and artifacts ------------------------------------------------------------------

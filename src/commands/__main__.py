@@ -27,7 +27,8 @@ def main(arguments: list[str]) -> int:
             case ["ui"]:
                 from trip_duration.orchestration import serve
 
-                return serve(ROOT)
+                serve(ROOT)
+                return 0
             case ["lock"]:
                 from commands.lock import lock
 

@@ -62,19 +62,32 @@ def run(name: str, overrides: str) -> int:
 
 def _dvc(*arguments: str) -> int:
     """Run DVC with this environment's programs first on the PATH, and return its exit code."""
-    if not Path(".git").exists():
+    if not _git("rev-parse", "HEAD"):
         raise TripDurationError(
-            f"{Path.cwd()} is no git clone: DVC needs one; use `git clone`, or `git init` and a "
-            "first commit."
+            f"{Path.cwd()} is no git clone with a commit, which DVC needs: use `git clone`, or "
+            "`git init`, `git add --all` and `git commit`."
         )
     programs = str(Path(sys.executable).parent)
     environment = os.environ | {
         "PATH": os.pathsep.join([programs, os.environ.get("PATH", "")]),
         "DVC_NO_ANALYTICS": "1",
     }
+    if not _git("config", "user.email"):  # DVC signs its experiments, and refuses to without a name
+        for role in ("AUTHOR", "COMMITTER"):
+            environment.setdefault(f"GIT_{role}_NAME", "trip-duration")
+            environment.setdefault(f"GIT_{role}_EMAIL", "trip-duration@localhost")
     process = subprocess.Popen([sys.executable, "-m", "dvc", *arguments], env=environment)
     while True:
         try:
             return process.wait()
         except KeyboardInterrupt:
             continue  # Ctrl-C reached DVC and its stage as well: they end first, then we
+
+
+def _git(*arguments: str) -> str:
+    """What git says, or nothing where it fails."""
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

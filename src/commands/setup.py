@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LOCK = ROOT / "requirements.txt"
 
 
-def main(folder):
+def main(folder: str) -> None:
     """Make ``folder`` hold the lock file's packages, byte-compiled, and mark it ready."""
     began = time.time()
     python = suitable_python()
@@ -39,19 +39,19 @@ def main(folder):
     print(f"The environment is ready after {time.time() - began:.0f} s.", flush=True)
 
 
-def digest():
+def digest() -> str:
     """What the environment is made from."""
     return hashlib.sha256(LOCK.read_bytes()).hexdigest()
 
 
-def suitable_python():
+def suitable_python() -> str:
     """This Python, or another on the PATH that is new enough."""
     if sys.version_info >= OLDEST:
         return sys.executable
     for name in ("python3.13", "python3.12", "python3.11"):
         found = shutil.which(name)
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        if found and subprocess.call([found, "-c", ""], **quiet) == 0:
+        # A name on the PATH need not run: version managers leave shims of what is not active.
+        if found and subprocess.call([found, "-c", ""], stderr=subprocess.DEVNULL) == 0:
             return found
     here = ".".join(map(str, sys.version_info[:2]))
     needed = ".".join(map(str, OLDEST))
@@ -61,7 +61,7 @@ def suitable_python():
     )
 
 
-def install(python):
+def install(python: str) -> None:
     """Install the lock with uv, which is itself locked there; with pip where uv can't."""
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     pip += ["--require-hashes"]
@@ -79,18 +79,19 @@ def install(python):
         subprocess.call([python, "-m", "compileall", "-q", "-j", "0", str(packages(python))])
 
 
-def locked(name):
+def locked(name: str) -> str:
     """The lines of the lock that pin one package, with its hashes."""
-    return re.search(rf"^{name}==.*?(?=^\S)", LOCK.read_text() + "\nend", re.M | re.S).group()
+    [lines] = re.findall(rf"^{name}==.*?(?=^\S)", LOCK.read_text() + "\nend", re.M | re.S)
+    return str(lines)
 
 
-def packages(python):
+def packages(python: str) -> Path:
     """The environment's folder of packages."""
     code = "import sysconfig; print(sysconfig.get_path('purelib'))"
     return Path(subprocess.check_output([python, "-c", code]).decode().strip())
 
 
-def run(command, problem):
+def run(command: list, problem: str) -> None:
     """Run a command; if it fails, end with one sentence below what it printed."""
     if subprocess.call(command):
         sys.exit(f"{problem}: see the lines above, then run the same command again.")

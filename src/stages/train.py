@@ -6,8 +6,9 @@ from trip_duration.files import read_json, write_csv, write_json
 from trip_duration.orchestration import stage_flow, task
 from trip_duration.params import Params
 from trip_duration.training import (
-    COURSE_FIT,
+    COURSE_EARLY_STOPPING_ROUNDS,
     COURSE_PARAMS,
+    COURSE_ROUNDS,
     Fit,
     read_matrices,
     save_booster,
@@ -36,22 +37,24 @@ def fit_model(params: Params, found: dict) -> Fit:
 
 @task
 def fit_course(params: Params) -> None:
-    """The course's own model, where the features are the course's; else an empty folder."""
-    COURSE.mkdir(parents=True, exist_ok=True)
-    if params.features.preset != "course":
-        return
-    chosen = params.train
-    train, validation = read_matrices(max_bin=chosen.max_bin, nthread=chosen.nthread)
-    fit = train_best_model(
-        train,
-        validation,
-        COURSE_PARAMS,
-        **COURSE_FIT,
-        nthread=chosen.nthread,
-        max_bin=chosen.max_bin,
-        curve=False,
-    )
-    save_booster(fit.booster, COURSE / "model.ubj")
+    """The course's own model, where the features are the course's."""
+    said: dict[str, float | bool] = {"fitted": params.features.preset == "course"}
+    if said["fitted"]:
+        chosen = params.train
+        train, validation = read_matrices(max_bin=chosen.max_bin, nthread=chosen.nthread)
+        fit = train_best_model(
+            train,
+            validation,
+            COURSE_PARAMS,
+            num_boost_round=COURSE_ROUNDS,
+            early_stopping_rounds=COURSE_EARLY_STOPPING_ROUNDS,
+            nthread=chosen.nthread,
+            max_bin=chosen.max_bin,
+            curve=False,
+        )
+        save_booster(fit.booster, COURSE / "model.ubj")
+        said |= {"rmse": round(fit.rmse, 6), "rounds": fit.rounds}
+    write_json(said, COURSE / "fit.json")
 
 
 @stage_flow("train")

@@ -22,11 +22,19 @@ class SourceError(TripDurationError):
         Whether the same request may succeed later: a retry is worth its wait.
     retry_after : float or None
         Seconds that the server asked us to wait, where it did.
+    status : int or None
+        The HTTP status that it answered with, where it did.
     """
 
     def __init__(
-        self, message: str, *, transient: bool = False, retry_after: float | None = None
+        self,
+        message: str,
+        *,
+        transient: bool = False,
+        retry_after: float | None = None,
+        status: int | None = None,
     ) -> None:
         super().__init__(message)
         self.transient = transient
         self.retry_after = retry_after
+        self.status = status

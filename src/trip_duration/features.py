@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sklearn.feature_extraction import DictVectorizer
 
     Month: TypeAlias = (
-        Callable[[], Iterable[pa.Table | pa.RecordBatch]] | pa.Table | _Trips | str | PathLike[str]
+        Callable[[], Iterable[pa.Table | pa.RecordBatch]] | pa.Table | str | PathLike[str]
     )
 
 __all__ = [
@@ -55,7 +55,7 @@ FORMAT = 1  # of `FeatureBuilder.to_json`
 _ZONE_WEIGHT, _PAIR_WEIGHT, _CLOCK_WEIGHT = 10.0, 5.0, 20.0
 _GRID = 2.0**20
 _BLOCK = 1 << 14  # rows that are worked on at once: their columns fit a processor's cache
-_SLICE = 1 << 18  # rows that are counted at once while fitting
+_BATCH = 1 << 18  # rows of a file that are read at once
 
 _Key = Literal["minute", "day", "clock", "pickup", "dropoff", "pair", "row"]
 _SIZES: dict[_Key, int] = {
@@ -208,7 +208,6 @@ def read_dataframe(
         pa.int16(): pd.Int16Dtype(),
         pa.int32(): pd.Int32Dtype(),
         pa.bool_(): pd.BooleanDtype(),
-        pa.string(): pd.StringDtype(na_value=np.nan),
     }
     return trips.to_pandas(types_mapper=nullable.get)
 
@@ -219,6 +218,12 @@ class _Trips:
 
     arrays: dict[str, np.ndarray]
     rows: int
+
+    @cached_property
+    def blocks(self) -> "list[tuple[slice, _Block]]":
+        """The trips block by block, each with the rows that it holds."""
+        parts = [slice(i, min(i + _BLOCK, self.rows)) for i in range(0, self.rows, _BLOCK)]
+        return [(part, _Block({n: a[part] for n, a in self.arrays.items()})) for part in parts]
 
 
 def _read(trips: "_Trips | pa.Table | pd.DataFrame", names: Iterable[str]) -> _Trips:
@@ -254,7 +259,13 @@ def _column(trips: "pa.Table | pd.DataFrame", name: str) -> pa.ChunkedArray | No
         return None
     if isinstance(trips, pa.Table):
         return trips.column(name)
-    column = pa.Array.from_pandas(trips[name])
+    try:
+        column = pa.Array.from_pandas(trips[name])
+    except pa.ArrowException as error:
+        raise TripDurationError(
+            f"The column {name!r} cannot be used: found values of different kinds "
+            f"({str(error).splitlines()[0].rstrip('.')}), expected one kind; convert it."
+        ) from None
     return column if isinstance(column, pa.ChunkedArray) else pa.chunked_array([column])
 
 
@@ -262,12 +273,13 @@ def _array(name: str, column: pa.ChunkedArray) -> np.ndarray:
     if name == "pickup":
         return _seconds(column)
     if name in ("pickup_zone", "dropoff_zone"):
-        ids = _cast(name, column, pa.int32(), "zone ids from 1 to 265").fill_null(0).to_numpy()
+        column = _cast(name, column, pa.int32(), "zone ids from 1 to 265")
+        ids = _numpy(column.fill_null(0) if column.null_count else column)
         exist = not len(ids) or (ids.min() >= 0 and ids.max() < ZONES)
         return ids if exist else np.where((ids > 0) & (ids < ZONES), ids, np.int32(0))
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.int8())
-    return _cast(name, column, pa.float64(), "numbers").to_numpy()
+    return _numpy(_cast(name, column, pa.float64(), "numbers"))
 
 
 def _cast(name: str, column: pa.ChunkedArray, kind: pa.DataType, expected: str) -> pa.ChunkedArray:
@@ -278,6 +290,13 @@ def _cast(name: str, column: pa.ChunkedArray, kind: pa.DataType, expected: str) 
             f"The column {name!r} cannot be used: found values of type {column.type} "
             f"({str(error).splitlines()[0].rstrip('.')}), expected {expected}."
         ) from None
+
+
+def _numpy(column: pa.ChunkedArray) -> np.ndarray:
+    """The values, without a copy where there is one chunk and nothing is missing."""
+    if column.num_chunks == 1:
+        return column.chunk(0).to_numpy(zero_copy_only=False)
+    return column.to_numpy()
 
 
 def _seconds(column: pa.ChunkedArray) -> np.ndarray:
@@ -296,17 +315,21 @@ def _seconds(column: pa.ChunkedArray) -> np.ndarray:
             f"The column 'pickup' is empty in {times.null_count} of {len(times)} trips: expected "
             f"{expected}; remove those trips."
         )
-    return times.cast(pa.int64()).to_numpy()
+    return _numpy(times.cast(pa.int64()))
 
 
 # Keys and values of a block of trips
 
 
+# The years 2 to 9998, which pandas' calendar can reckon with; both days are ordinary ones.
+_FIRST_DAY, _LAST_DAY = (
+    int(np.datetime64(day).astype(np.int64)) for day in ("0002-01-02", "9998-12-30")
+)
+
+
 @lru_cache(maxsize=1024)
 def _holidays_of(year: int) -> tuple[int, ...]:
     """Days since 1970 on which the year's federal holidays are observed."""
-    if not 2 <= year <= 9998:  # what the calendar can reckon with
-        return ()
     from pandas.tseries.holiday import USFederalHolidayCalendar
 
     days = USFederalHolidayCalendar().holidays(f"{year:04d}-01-01", f"{year:04d}-12-31")
@@ -318,6 +341,8 @@ def _are_holidays(days: np.ndarray) -> np.ndarray:
     if not len(days):
         return np.zeros(0, bool)
     first, last = int(days.min()), int(days.max())
+    if first < _FIRST_DAY or last > _LAST_DAY:  # no calendar reaches there
+        return _are_holidays(np.clip(days, _FIRST_DAY, _LAST_DAY))
     present = np.array([first, last])
     table = np.zeros(last - first + 1, bool)
     if len(table) > 365:  # else the two ends' years are all there are
@@ -352,21 +377,13 @@ _ZONE_TABLE = np.concatenate([[np.nan], np.arange(1.0, ZONES)])
 
 
 class _Block:
-    """Some trips, what their tables are looked up by, and the features they have."""
+    """Some trips, what tables are looked up by, and the features that need no statistics."""
 
-    def __init__(
-        self,
-        arrays: dict[str, np.ndarray],
-        tables: dict[str, np.ndarray] | None = None,
-        fold: np.ndarray | None = None,
-    ) -> None:
+    def __init__(self, arrays: dict[str, np.ndarray]) -> None:
         self.arrays = arrays
-        self._tables = tables or {}
-        self.fold = fold
-        self._cells: dict[_Key, np.ndarray] = {}
 
     @cached_property
-    def day(self) -> np.ndarray:
+    def day(self) -> np.ndarray:  # since 1970-01-01
         return (self.arrays["pickup"] // 86400).astype(np.int32)
 
     @cached_property
@@ -395,15 +412,6 @@ class _Block:
     def pair(self) -> np.ndarray:
         return self.pickup * np.int32(ZONES) + self.dropoff
 
-    def cell(self, key: _Key) -> np.ndarray:
-        """Where the block's trips stand in tables of a key, which follow each other by fold."""
-        if key not in self._cells:
-            index = getattr(self, key)
-            if self.fold is not None:
-                index = index + self.fold * np.int32(_SIZES[key])
-            self._cells[key] = index
-        return self._cells[key]
-
     @cached_property
     def metered(self) -> np.ndarray:
         miles = self.arrays["trip_distance"]
@@ -411,21 +419,16 @@ class _Block:
 
     def value(self, name: str) -> np.ndarray:
         """A feature as float64, NaN where it is missing."""
-        key = _FEATURES[name].key
-        if name in _ENCODED:
-            return self._tables[name].take(self.cell(key))
         if name == "holiday":
             return self.holiday.astype(np.float64)
         if name in ("pickup_zone", "dropoff_zone"):
             return _ZONE_TABLE.take(self.arrays[name])
-        if key == "minute":
+        if name in _WEEK_TABLES:
             return _WEEK_TABLES[name].take(self.minute)
         if name == "distance":
             return np.where(self.metered, self.arrays["trip_distance"], np.nan)
         if name == "distance_odd":
             return (~self.metered).astype(np.float64)
-        if name == "distance_ratio":
-            return self.value("distance") / self.value("pair_distance")
         return self.arrays[name]
 
     def code(self, name: str) -> np.ndarray:
@@ -470,22 +473,6 @@ def _columns_learned(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys([*(statistics if learned else []), *_columns_read(names)]))
 
 
-@dataclass(frozen=True)
-class _Source:
-    """Tables to look features up in, and for training trips what draws their folds."""
-
-    tables: dict[str, np.ndarray]
-    folds: "_Folds | None" = None
-
-    def blocks(self, trips: _Trips, size: int = _BLOCK) -> Iterator[tuple[slice, _Block]]:
-        """Give the trips block by block, each with the rows that it holds."""
-        for start in range(0, trips.rows, size):
-            part = slice(start, min(start + size, trips.rows))
-            arrays = {name: array[part] for name, array in trips.arrays.items()}
-            fold = self.folds.draw(start, part.stop - start) if self.folds else None
-            yield part, _Block(arrays, self.tables, fold)
-
-
 # Statistics of the training months
 
 
@@ -498,19 +485,41 @@ class _Folds:
     month: int
     first_row: int = 0
 
-    def draw(self, start: int, rows: int) -> np.ndarray:
-        """The folds, 0 to count - 1, of ``rows`` trips from ``start`` after the first row, int32.
+    @cached_property
+    def _start(self) -> int:
+        state = np.random.SeedSequence([self.seed % 2**64, self.month]).generate_state(1)
+        return int(state[0]) + self.first_row
+
+    def draw(self, rows: slice) -> np.ndarray:
+        """The folds, 0 to count - 1, of the rows that follow the first row so far.
 
         The hash is lowbias32 of C. Wellons' Hash Prospector (nullprogram.com, 2018, public domain).
         """
-        begin = np.random.SeedSequence([self.seed % 2**64, self.month]).generate_state(1)[0]
-        first = (int(begin) + self.first_row + start) % 2**32
-        word = np.arange(first, first + rows, dtype=np.int64).astype(np.uint32)
-        for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+        word = np.arange(rows.stop - rows.start, dtype=np.uint32)
+        word += np.uint32((self._start + rows.start) % 2**32)
+        for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B), (16, 1)):
             word ^= word >> np.uint32(shift)
             word *= np.uint32(factor)
-        word ^= word >> np.uint32(16)
-        return (word * (self.count / 2**32)).astype(np.int32)  # exact: a product below 2**53
+        return (word * (self.count / 2**32)).astype(np.int64)  # exact: a product below 2**53
+
+
+@dataclass(frozen=True)
+class _Encodings:
+    """Tables of what was learned of the target; of training trips, one for each fold in a row."""
+
+    tables: dict[str, np.ndarray]
+    folds: _Folds | None = None
+
+    def value(self, name: str, block: _Block, fold: np.ndarray | None) -> np.ndarray:
+        """A feature as float64, NaN where it is missing."""
+        if name == "distance_ratio":
+            return block.value("distance") / self.value("pair_distance", block, fold)
+        if name not in _ENCODED:
+            return block.value(name)
+        cell = getattr(block, _FEATURES[name].key)
+        if self.folds is not None:
+            cell = cell * np.int64(self.folds.count) + fold
+        return self.tables[name].take(cell)
 
 
 def _grid(values: np.ndarray) -> np.ndarray:
@@ -526,39 +535,41 @@ class _Sums:
         self._folds = folds
         self._sums: dict[str, np.ndarray] = {}
 
-    def add(self, block: _Block) -> None:
+    def add(self, block: _Block, fold: np.ndarray) -> None:
         """Count a block of trips in."""
-        if not self._kinds:
-            return
-        fold = block.fold
         log_minutes = _grid(np.log(np.maximum(block.arrays["duration"], 1 / 60)))
         if "minutes" in self._kinds:
-            cell = fold * np.int32(PAIRS) + block.pair
-            self._count("all", cell, PAIRS, y=log_minutes)
+            self._count("all", "pair", block, fold, n=1.0, y=log_minutes)
         if self._kinds & {"distance", "residual"}:
-            metered = block.metered
-            log_miles = _grid(np.log(np.where(metered, block.arrays["trip_distance"], 1.0)))
-            # Trips without a distance go to one cell past the last, which nobody reads.
-            fold = np.where(metered, fold, np.int32(self._folds))
-            sums = {"x": log_miles}
+            # Trips without a distance go to one more fold, which nobody reads.
+            fold = np.where(block.metered, fold, self._folds)
+            log_miles = _grid(np.log(np.where(block.metered, block.arrays["trip_distance"], 1.0)))
+            sums: dict[str, Any] = {"n": 1.0, "x": log_miles}
             if "residual" in self._kinds:
                 sums["y"] = log_minutes
-                clock = fold * np.int32(CLOCKS) + block.clock
-                self._count("clock", clock, CLOCKS, **sums)
                 squares = {"xx": _grid(log_miles**2), "xy": _grid(log_miles * log_minutes)}
-                self._count("line", fold, 1, **squares)
-            self._count("pair", fold * np.int32(PAIRS) + block.pair, PAIRS, **sums)
+                self._count("clock", "clock", block, fold, **sums, **squares)
+            self._count("pair", "pair", block, fold, **sums)
 
-    def _count(self, name: str, cell: np.ndarray, cells: int, **weights: np.ndarray) -> None:
-        size = (self._folds + 1) * cells
-        for part, weight in {"n": None, **weights}.items():
-            total = np.bincount(cell, weight, minlength=size).astype(np.float64)
-            key = f"{name}_{part}"
-            self._sums[key] = self._sums[key] + total if key in self._sums else total
+    def _count(
+        self, name: str, key: _Key, block: _Block, fold: np.ndarray, **weights: np.ndarray | float
+    ) -> None:
+        # A cell's folds lie side by side, so that a zone pair takes one line of the cache.
+        cell = getattr(block, key) * np.int64(self._folds + 1) + fold
+        for axis, weight in weights.items():
+            place = f"{name}_{axis}"
+            if place not in self._sums:
+                self._sums[place] = np.zeros((self._folds + 1) * _SIZES[key])
+            np.add.at(self._sums[place], cell, weight)
 
-    def without_fold(self, name: str) -> np.ndarray:
+    def seen(self, name: str) -> np.ndarray:
+        """The cells that any training trip was in."""
+        return np.flatnonzero(self._sums[f"{name}_n"].reshape(-1, self._folds + 1).any(axis=1))
+
+    def without_fold(self, name: str, cells: np.ndarray | None = None) -> np.ndarray:
         """A sum over all folds but the row's, and in the last row over all; (folds + 1, cells)."""
-        sums = self._sums[name].reshape(self._folds + 1, -1)[: self._folds]
+        sums = self._sums[name].reshape(-1, self._folds + 1)
+        sums = (sums if cells is None else sums[cells])[:, : self._folds].T
         total = sums.sum(axis=0)
         return np.concatenate([total - sums, total[None]])
 
@@ -568,67 +579,84 @@ def _mean(total: np.ndarray, count: np.ndarray, prior: np.ndarray, weight: float
     return (total + weight * prior) / (count + weight)
 
 
-def _encodings(sums: _Sums, kinds: Iterable[str]) -> dict[str, np.ndarray]:
+def _learned(sums: _Sums, kinds: Iterable[str]) -> dict[str, np.ndarray]:
     """Tables of shape (folds + 1, cells): row k is learned without fold k, the last from all."""
     tables: dict[str, np.ndarray] = {}
+    sources = {"minutes": ("all", "y"), "distance": ("pair", "x"), "residual": ("pair", "y")}
     with np.errstate(invalid="ignore", divide="ignore"):  # a mean of no trips is missing: NaN
         for kind in sorted(kinds):
-            source, axis = {"minutes": ("all", "y"), "distance": ("pair", "x")}.get(
-                kind, ("pair", "y")
-            )
-            count = sums.without_fold(f"{source}_n")
-            total = sums.without_fold(f"{source}_{axis}")
+            source, axis = sources[kind]
+            pairs = sums.seen(source)
+            count = sums.without_fold(f"{source}_n", pairs)
+            total = sums.without_fold(f"{source}_{axis}", pairs)
             if kind == "residual":
-                slope, level = _line(sums, count, total)
-                total = total - level * count - slope * sums.without_fold("pair_x")
+                slope, level = _line(sums)
+                total = total - level * count - slope * sums.without_fold("pair_x", pairs)
                 hours = sums.without_fold("clock_n")
                 slow = sums.without_fold("clock_y") - slope * sums.without_fold("clock_x")
-                mean = _mean(slow - level * hours, hours, np.zeros(1), _CLOCK_WEIGHT)
+                mean = _mean(slow - level * hours, hours, level * 0.0, _CLOCK_WEIGHT)
                 tables["hour_residual"] = np.round(mean, 6) + 0.0
-            tables |= _by_zones(kind, count, total)
+            tables |= _by_zones(kind, pairs, count, total)
     return tables
 
 
-def _line(sums: _Sums, count: np.ndarray, total: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Slope and level of the line log minutes = level + slope * log miles, by least squares."""
-    n = count.sum(axis=1, keepdims=True)
-    x = sums.without_fold("pair_x").sum(axis=1, keepdims=True) / n
-    y = total.sum(axis=1, keepdims=True) / n
-    spread = sums.without_fold("line_xx") / n - x * x
-    slope = (sums.without_fold("line_xy") / n - x * y) / spread
+def _line(sums: _Sums) -> tuple[np.ndarray, np.ndarray]:
+    """Slope and level of the line log minutes = level + slope * log miles, by least squares.
+
+    Both have the shape (folds + 1, 1).
+    """
+    n, x, y, xx, xy = (
+        sums.without_fold(f"clock_{axis}").sum(axis=1, keepdims=True)
+        for axis in ("n", "x", "y", "xx", "xy")
+    )
+    spread = xx / n - (x / n) ** 2
+    slope = (xy / n - x * y / n**2) / spread
     slope = np.where(spread > 1e-9, slope, 0.0)  # all trips equally far: the mean alone
-    return slope, y - slope * x
+    return slope, y / n - slope * x / n
 
 
-def _by_zones(kind: str, count: np.ndarray, total: np.ndarray) -> dict[str, np.ndarray]:
+def _by_zones(
+    kind: str, pairs: np.ndarray, count: np.ndarray, total: np.ndarray
+) -> dict[str, np.ndarray]:
     """Means of the pickup zone, the drop-off zone and the pair, each falling back on the last.
 
     A zone falls back on the mean of all trips, a pair on the middle between its two zones. Means
     of logarithms (of miles, of minutes) are given as what they are logarithms of.
+
+    Parameters
+    ----------
+    kind : {"distance", "minutes", "residual"}
+        What the means are of.
+    pairs : array of shape (pairs,)
+        The pairs that occur. The tables hold no others but in their last row, which serves.
+    count, total : arrays of shape (folds + 1, pairs)
+        Trips, and the sum over them.
     """
-    shape = (len(count), ZONES, ZONES)
-    n, t = count.reshape(shape), total.reshape(shape)
     logs = kind != "residual"
-    overall = (total.sum(axis=1) / count.sum(axis=1))[:, None]
+    overall = total.sum(axis=1, keepdims=True) / count.sum(axis=1, keepdims=True)
     if not logs:  # zero but for rounding, and NaN where there are no trips
         overall = overall * 0.0
-    ends = {}
-    for end, axis in (("pickup", 2), ("dropoff", 1)):
-        mean = _mean(t.sum(axis=axis), n.sum(axis=axis), overall, _ZONE_WEIGHT)
-        ends[end] = np.round(np.exp(mean) if logs else mean, 6) + 0.0
-    pair = _middle(kind, ends["pickup"], ends["dropoff"])
-    seen = np.flatnonzero(count[-1])
-    prior = np.log(pair[:, seen]) if logs else pair[:, seen]
-    mean = _mean(total[:, seen], count[:, seen], prior, _PAIR_WEIGHT)
-    pair[:, seen] = np.round(np.exp(mean) if logs else mean, 6) + 0.0
-    return {f"{end}_{kind}": table for end, table in ends.items()} | {f"pair_{kind}": pair}
+    ends = np.divmod(pairs, ZONES)
+    zones = []
+    for end in ends:
+        n, t = (
+            np.stack([np.bincount(end, row, minlength=ZONES) for row in table])
+            for table in (count, total)
+        )
+        mean = _mean(t, n, overall, _ZONE_WEIGHT)
+        zones.append(np.round(np.exp(mean) if logs else mean, 6) + 0.0)
+    table = np.full((len(count), PAIRS), np.nan)
+    table[-1] = _middle(kind, zones[0][-1][:, None], zones[1][-1]).ravel()
+    prior = _middle(kind, zones[0][:, ends[0]], zones[1][:, ends[1]])
+    mean = _mean(total, count, np.log(prior) if logs else prior, _PAIR_WEIGHT)
+    table[:, pairs] = np.where(count > 0, np.round(np.exp(mean) if logs else mean, 6) + 0.0, prior)
+    return {f"pickup_{kind}": zones[0], f"dropoff_{kind}": zones[1], f"pair_{kind}": table}
 
 
 def _middle(kind: str, pickup: np.ndarray, dropoff: np.ndarray) -> np.ndarray:
-    """What is said of each pair that no training trip had: (rows, ZONES) twice to (rows, PAIRS)."""
-    left, right = pickup[:, :, None], dropoff[:, None, :]
-    middle = (left + right) / 2 if kind == "residual" else np.sqrt(left * right)
-    return np.round(middle, 6).reshape(-1, PAIRS) + 0.0
+    """What is said of pairs that no training trip had, from what is said of their zones."""
+    middle = (pickup + dropoff) / 2 if kind == "residual" else np.sqrt(pickup * dropoff)
+    return np.round(middle, 6) + 0.0
 
 
 # Checking what was asked for
@@ -721,7 +749,7 @@ class FeatureBuilder:
     folds: int
     _levels: dict[str, np.ndarray]  # categories of each one-hot feature, in rising order
     _served: dict[str, np.ndarray]  # tables of shape (cells,), learned from all training trips
-    _held_out: dict[str, np.ndarray] | None  # (folds * cells,), each learned without a fold
+    _held_out: dict[str, np.ndarray] | None  # (cells * folds,), each learned without a fold
 
     @classmethod
     def fit(
@@ -768,8 +796,6 @@ class FeatureBuilder:
             preset, categorical, numerical
         )
         builder.seed, builder.folds = int(seed), int(folds)
-        single = callable(months) or isinstance(months, str | PathLike | pa.Table | _Trips)
-        sources = [months] if single else list(months)
 
         kinds = {_ENCODED[name] for name in builder._encoded}
         sums = _Sums(kinds, folds)
@@ -777,13 +803,14 @@ class FeatureBuilder:
         present = {name: np.zeros(CODES + 1, bool) for name in onehot}
         needed = _columns_learned([*builder._encoded, *onehot])
         rows = 0
-        for month, parts in enumerate(sources):
+        for month, parts in enumerate(_sources(months)):
             first = 0
             for part in _tables(parts, needed):
                 trips = _read(part, needed)
-                folds_of = _Folds(folds, builder.seed, month, first)
-                for _, block in _Source({}, folds_of if kinds else None).blocks(trips, _SLICE):
-                    sums.add(block)
+                drawn = _Folds(folds, builder.seed, month, first)
+                for held, block in trips.blocks:
+                    if kinds:
+                        sums.add(block, drawn.draw(held))
                     for name, seen in present.items():
                         seen[block.code(name)] = True  # -1, missing, is the last place
                 first += trips.rows
@@ -795,9 +822,9 @@ class FeatureBuilder:
                 "data.train."
             )
         builder._levels = {name: _codes_present(seen) for name, seen in present.items()}
-        tables = _encodings(sums, kinds) if kinds else {}
+        tables = _learned(sums, kinds) if kinds else {}
         builder._served = {name: table[-1] for name, table in tables.items()}
-        builder._held_out = {name: table[:-1].ravel() for name, table in tables.items()}
+        builder._held_out = {name: table[:-1].T.ravel() for name, table in tables.items()}
         return builder
 
     # What it makes
@@ -846,7 +873,7 @@ class FeatureBuilder:
             as int32, its place among those of the training months or -1, and numbers as float64.
             ``duration`` follows where the trips have it.
         """
-        return self._table(trips, _Source(self._served))
+        return self._table(trips, _Encodings(self._served))
 
     def transform_training(
         self, trips: "pa.Table | pd.DataFrame", *, month: int = 0, first_row: int = 0
@@ -888,7 +915,7 @@ class FeatureBuilder:
             Native: float32 of shape (rows, columns), C-order. One-hot: float64, with an entry
             for each category that training knew and for each number, zeros included.
         """
-        arrays = {name: features.column(name).to_numpy() for name in self.features}
+        arrays = {name: _numpy(features.column(name)) for name in self.features}
         if not self.native:
             return self._expand(arrays, features.num_rows)
         X = np.empty((features.num_rows, len(arrays)), np.float32)
@@ -1052,39 +1079,41 @@ class FeatureBuilder:
     def _usual(self, name: str) -> np.ndarray:
         """What a pair's encoding is where no training trip had the pair."""
         kind = _ENCODED[name]
-        zones = (self._served[f"{end}_{kind}"][None] for end in ("pickup", "dropoff"))
-        return _middle(kind, *zones)[0]
+        pickup, dropoff = (self._served[f"{end}_{kind}"] for end in ("pickup", "dropoff"))
+        return _middle(kind, pickup[:, None], dropoff).ravel()
 
-    def _training(self, month: int, first_row: int) -> _Source:
+    def _training(self, month: int, first_row: int) -> _Encodings:
         if self._held_out is None:
             raise TripDurationError(
                 "This FeatureBuilder was loaded from JSON, which holds only what serving needs: "
                 "fit one on the training months to transform them."
             )
         folds = _Folds(self.folds, self.seed, month, first_row)
-        return _Source(self._held_out, folds if self._held_out else None)
+        return _Encodings(self._held_out, folds if self._held_out else None)
 
-    def _fill(self, trips: _Trips, source: _Source, out: Sequence[np.ndarray]) -> None:
+    def _fill(self, trips: _Trips, source: _Encodings, out: Sequence[np.ndarray]) -> None:
         """Write the features of trips into ``out``, one array of shape (rows,) for each."""
-        for part, block in source.blocks(trips):
+        for part, block in trips.blocks:
+            drawn = source.folds
+            fold = drawn.draw(part) if drawn else None
             for name, column in zip(self.features, out, strict=True):
                 if name in self._levels:
                     column[part] = self._compact[name].take(block.code(name), mode="wrap")
                 else:
-                    column[part] = block.value(name)
+                    column[part] = source.value(name, block, fold)
 
-    def _columns(self, trips: _Trips, source: _Source) -> dict[str, np.ndarray]:
+    def _columns(self, trips: _Trips, source: _Encodings) -> dict[str, np.ndarray]:
         made = {f.name: np.empty(trips.rows, f.type.to_pandas_dtype()) for f in self._fields}
         self._fill(trips, source, list(made.values()))
         return made
 
-    def _table(self, trips: "pa.Table | pd.DataFrame", source: _Source) -> pa.Table:
+    def _table(self, trips: "pa.Table | pd.DataFrame", source: _Encodings) -> pa.Table:
         made = self._columns(_read(trips, _columns_read(self.features)), source)
         if "duration" in _names(trips):
             made |= _read(trips, ["duration"]).arrays
         return pa.table(made)
 
-    def _matrix(self, trips: _Trips, source: _Source) -> "np.ndarray | csr_matrix":
+    def _matrix(self, trips: _Trips, source: _Encodings) -> "np.ndarray | csr_matrix":
         """`matrix` of the features, without the table in between."""
         if not self.native:
             return self._expand(self._columns(trips, source), trips.rows)
@@ -1131,6 +1160,12 @@ def _codes_present(seen: np.ndarray) -> np.ndarray:
     return np.concatenate([[-1], codes]) if seen[-1] else codes
 
 
+def _sources(months: "Month | Sequence[Month]") -> "list[Month]":
+    if callable(months) or isinstance(months, str | PathLike | pa.Table | _Trips):
+        return [months]
+    return list(months)
+
+
 def _tables(month: "Month", columns: list[str]) -> "Iterator[pa.Table | _Trips]":
     """A month's trips, table by table."""
     if isinstance(month, pa.Table | _Trips):
@@ -1141,7 +1176,7 @@ def _tables(month: "Month", columns: list[str]) -> "Iterator[pa.Table | _Trips]"
         try:
             with pq.ParquetFile(month) as file:
                 names = [name for name in columns if name in file.schema_arrow.names]
-                for batch in file.iter_batches(_SLICE, columns=names):
+                for batch in file.iter_batches(_BATCH, columns=names):
                     yield pa.Table.from_batches([batch])
         except (OSError, pa.ArrowException) as error:
             raise TripDurationError(
@@ -1168,18 +1203,24 @@ def _expect(holds: bool, what: str) -> None:
 
 
 def _whole(value: object, name: str, low: int, high: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        _expect(False, f"{name} to be a whole number from {low} to {high}")
-    return int(value)  # type: ignore[call-overload]
+    holds = type(value) is int and low <= value <= high
+    _expect(holds, f"{name} to be a whole number from {low} to {high}")
+    return int(str(value))
+
+
+def _list(values: object, what: str) -> list[Any]:
+    if not isinstance(values, list):
+        _expect(False, what)
+        return []
+    return values
 
 
 def _places(values: object, name: str, low: int, high: int) -> np.ndarray:
     """Different whole numbers in rising order."""
     what = f"{name} to be rising whole numbers from {low} to {high}"
-    _expect(isinstance(values, list) and len(values) <= high - low + 1, what)
-    assert isinstance(values, list)
-    _expect(all(type(value) is int and low <= value <= high for value in values), what)
-    places = np.array(values, np.int64)
+    found = _list(values, what)
+    _expect(all(type(value) is int and low <= value <= high for value in found), what)
+    places = np.array(found, np.int64)
     _expect(bool((np.diff(places) > 0).all()), what)
     return places
 
@@ -1187,12 +1228,13 @@ def _places(values: object, name: str, low: int, high: int) -> np.ndarray:
 def _numbers(values: object, name: str, size: int) -> np.ndarray:
     """Finite numbers, and NaN for null."""
     what = f"{name} to be {size} numbers or nulls"
-    _expect(isinstance(values, list) and len(values) == size, what)
-    assert isinstance(values, list)
-    _expect(all(value is None or type(value) in (int, float) for value in values), what)
-    numbers = np.array([math.nan if value is None else value for value in values], np.float64)
-    _expect(not bool(np.isinf(numbers).any()), what)
-    return numbers
+    found = _list(values, what)
+    _expect(len(found) == size, what)
+    numeric = (
+        type(value) in (int, float) and abs(value) < 1e9 for value in found if value is not None
+    )
+    _expect(all(numeric), what)
+    return np.array([math.nan if value is None else value for value in found], np.float64)
 
 
 # The course's function
@@ -1245,7 +1287,7 @@ def add_features(
         trips[0], preset=preset, categorical=categorical, numerical=numerical, seed=seed
     )
     X_train = builder._matrix(trips[0], builder._training(0, 0))
-    X_val = builder._matrix(trips[1], _Source(builder._served))
+    X_val = builder._matrix(trips[1], _Encodings(builder._served))
     y_train, y_val = (part.arrays["duration"] for part in trips)
     return X_train, X_val, y_train, y_val, builder.vectorizer()
 

@@ -51,6 +51,7 @@ __all__ = [
     "stage_flow",
     "table",
     "task",
+    "waiting_as_asked",
 ]
 
 P = ParamSpec("P")
@@ -59,7 +60,7 @@ R = TypeVar("R")
 HOST = "127.0.0.1"
 PATIENCE = 120.0  # seconds; the first start migrates the database: 11 s, more on a slow disk
 POLL = 0.5  # seconds between two looks at the watched processes
-STOP = 4.0  # seconds that a server is given to end by itself
+STOP = 3.0  # seconds that a server is given to end by itself
 CLOCK = 2.0  # seconds by which two readings of one process's start may differ
 OURS = "TRIP_DURATION_ENVIRONMENT"  # what `begin` set, as JSON: all else is the user's own
 HEALTH = {"prefect": "/api/health", "mlflow": "/health"}
@@ -79,9 +80,9 @@ IDLE_SERVICES = (
     "TRIGGERS",
 )
 
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 _log = logging.getLogger(__name__)
 _server: "Server | None" = None  # the one that this process uses
-_children: list[subprocess.Popen[bytes]] = []  # kept, since a forgotten child is a ResourceWarning
 
 
 @dataclass(frozen=True)
@@ -251,7 +252,7 @@ def stage_flow(
     from prefect import flow
     from prefect.runtime import flow_run
 
-    _no_tracebacks_on_console()
+    _keep_console_clean()
 
     def run_name() -> str:
         arguments = flow_run.parameters
@@ -302,6 +303,17 @@ def fetching(attempts: int = 5, seconds: float = 2.0) -> dict[str, Any]:
     }
 
 
+@contextmanager
+def waiting_as_asked(longest: float = 120.0) -> Iterator[None]:
+    """Wait as long as a server asked in ``Retry-After`` before its error goes on to a retry."""
+    try:
+        yield
+    except SourceError as error:
+        if error.transient and error.retry_after:
+            time.sleep(min(error.retry_after, longest))
+        raise
+
+
 def table(key: str, rows: Iterable[Mapping[str, Any]], description: str | None = None) -> None:
     """Put a table into Prefect's pages, as the newest version of the artifact ``key``.
 
@@ -328,12 +340,8 @@ def markdown(key: str, text: str, description: str | None = None) -> None:
 
 
 def _months_of(*arguments: Any) -> str:
-    data: Any = getattr(arguments[0], "data", None) if arguments else None
-    months = getattr(data, "months", None)
-    if not months:
-        return ""
-    span = months[0] if len(months) == 1 else f"{months[0]} … {months[-1]}"
-    return f"{data.taxi} {span}"
+    data = getattr(arguments[0], "data", None) if arguments else None
+    return str(getattr(data, "span", ""))
 
 
 def _worth_another_try(task: Any, run: Any, state: Any) -> bool:
@@ -356,22 +364,28 @@ def _artifact_key(key: str) -> str:
     return key
 
 
-class _NoTracebacks(logging.Filter):
-    """Drops what Prefect says of an exception that it hands on: its catcher says it once."""
+class _Unsaid(logging.Filter):
+    """Keeps from the console what is said elsewhere, or is no news.
+
+    That is Prefect's word on an exception that it hands on, since its catcher says it once, and
+    how many events a process that ends has still to send.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
+        if str(record.msg).startswith("Still processing items"):
+            return False
         of_a_run = record.name.startswith(("prefect.flow_runs", "prefect.task_runs"))
         return not of_a_run or not (
             record.exc_info or str(record.msg).startswith("Finished in state")
         )
 
 
-def _no_tracebacks_on_console() -> None:
+def _keep_console_clean() -> None:
     from prefect.logging.handlers import PrefectConsoleHandler
 
     for handler in logging.getLogger().handlers:
         if isinstance(handler, PrefectConsoleHandler) and not handler.filters:
-            handler.addFilter(_NoTracebacks())
+            handler.addFilter(_Unsaid())
 
 
 # -- finding and starting a server ---------------------------------------------------------------
@@ -433,17 +447,18 @@ def _start(kind: str, home: Path, port: int | None) -> Server:
         str(home),
         str(port),
     ]
-    with (home / "server.log").open("wb") as log:
-        child = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,  # Ctrl-C is for the pipeline; the server sees the pipeline go
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-        )
-    _children.append(child)
-    server = Server(kind, str(home), port, child.pid, psutil.Process(child.pid).create_time())
+    pid = os.posix_spawn(
+        sys.executable,
+        command,
+        {**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, str(home / "server.log"), _NEW_FILE, 0o644),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ],
+        setsid=True,  # Ctrl-C is for the pipeline; the server sees the pipeline go
+    )
+    server = Server(kind, str(home), port, pid, psutil.Process(pid).create_time())
     partial = home / "server.json.partial"
     partial.write_text(json.dumps(asdict(server)), encoding="utf-8")
     partial.replace(home / "server.json")
@@ -550,7 +565,7 @@ def _leave(server: Server, pid: int) -> None:
     with _locked(home):
         for path in (home / "watched").glob(f"{pid}-*"):
             path.unlink()
-    deadline = time.monotonic() + STOP
+    deadline = time.monotonic() + STOP + 2 * POLL
     while time.monotonic() < deadline and _process(server.pid, server.created):
         if any((home / "watched").glob("*-*")):
             return
@@ -641,7 +656,7 @@ def _prepare_tracking(server: Server) -> None:
     while not _answers(server):
         time.sleep(POLL)
     command = [sys.executable, "-P", "-m", "trip_duration.tracking", "prepare"]
-    _children.append(subprocess.Popen(command, stdin=subprocess.DEVNULL))
+    subprocess.run(command, stdin=subprocess.DEVNULL)
 
 
 def _take_turns_at_writing() -> None:

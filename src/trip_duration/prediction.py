@@ -1,33 +1,28 @@
-"""Predictions: from canonical trips to minutes, the same way for all who need them."""
+"""Predictions: from trips to minutes, the same way for all who need them."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 
-from trip_duration.errors import TripDurationError
 from trip_duration.files import read_json
-from trip_duration.trips import SCHEMA
+from trip_duration.training import load_booster
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
     import xgboost as xgb
 
     from trip_duration.features import FeatureBuilder
 
-__all__ = ["load", "predict_features", "predict_minutes", "to_table"]
-
-NEEDED = ("pickup", "pickup_zone", "dropoff_zone")  # the others may be left out
+__all__ = ["load", "predict_features", "predict_minutes"]
 
 
 def load(booster: str | Path, features: str | Path) -> "tuple[xgb.Booster, FeatureBuilder]":
     """Read a model's two files: the booster (``.ubj``) and the fitted features (JSON)."""
-    import xgboost as xgb
-
     from trip_duration.features import FeatureBuilder
 
-    return xgb.Booster(model_file=str(booster)), FeatureBuilder.from_json(read_json(features))
+    return load_booster(booster), FeatureBuilder.from_json(read_json(features))
 
 
 def predict_minutes(
@@ -38,7 +33,8 @@ def predict_minutes(
     Parameters
     ----------
     trips : pyarrow.Table or pandas.DataFrame
-        Canonical trips; a duration is neither needed nor looked at. See `to_table`.
+        Canonical trips, with or without a duration, which is not looked at. Optional columns may
+        be missing, and whole numbers may come as floats with NaN for what is missing.
     booster : xgboost.Booster
         The model.
     builder : FeatureBuilder
@@ -48,15 +44,22 @@ def predict_minutes(
     -------
     ndarray of float64, shape (n_trips,)
         Minutes, none below 0.
+
+    Raises
+    ------
+    TripDurationError
+        If a column that must be there is missing, or has values that cannot be used.
     """
-    table = trips if isinstance(trips, pa.Table) else to_table(trips)
-    return predict_features(builder.transform(table), booster, builder)
+    return predict_features(builder.transform(trips), booster, builder)
 
 
 def predict_features(
-    features: pa.Table, booster: "xgb.Booster", builder: "FeatureBuilder"
+    features: "pa.Table", booster: "xgb.Booster", builder: "FeatureBuilder"
 ) -> np.ndarray:
-    """Predict from features that ``builder.transform`` made before: see `predict_minutes`."""
+    """Predict from what ``builder.transform`` gave; otherwise as `predict_minutes`.
+
+    A booster that was stopped early predicts with the rounds up to its best one.
+    """
     import xgboost as xgb
 
     if not features.num_rows:
@@ -64,54 +67,7 @@ def predict_features(
     matrix = xgb.DMatrix(
         builder.matrix(features), feature_types=builder.feature_types, enable_categorical=True
     )
-    minutes = booster.predict(matrix, validate_features=False)
+    best = booster.attr("best_iteration")
+    rounds = (0, int(best) + 1) if best is not None else (0, 0)
+    minutes = booster.predict(matrix, iteration_range=rounds, validate_features=False)
     return np.maximum(minutes.astype(np.float64), 0.0)
-
-
-def to_table(frame: "pd.DataFrame") -> pa.Table:
-    """Make a table of canonical trips out of a frame.
-
-    Parameters
-    ----------
-    frame : pandas.DataFrame
-        Canonical columns in any order and any fitting type: whole numbers may come as floats with
-        NaN for missing. Of these, ``pickup``, ``pickup_zone`` and ``dropoff_zone`` must be there;
-        others that are missing are filled with nulls, and strangers are left out.
-
-    Returns
-    -------
-    pyarrow.Table
-        The columns of `trip_duration.trips.SCHEMA` without ``duration``.
-
-    Raises
-    ------
-    TripDurationError
-        If a column is missing or its values do not fit.
-    """
-    for name in NEEDED:
-        if name not in frame.columns:
-            raise TripDurationError(
-                f"Column {name} is missing: found {', '.join(map(str, frame.columns))}; "
-                f"a prediction needs {', '.join(NEEDED)}."
-            )
-    fields = [field for field in SCHEMA if field.name != "duration"]
-    columns = [_column(frame, field) for field in fields]
-    return pa.Table.from_arrays(columns, schema=pa.schema(fields))
-
-
-def _column(frame: "pd.DataFrame", field: pa.Field) -> pa.Array:
-    if field.name not in frame.columns:
-        return pa.nulls(len(frame), field.type)
-    try:
-        found = pa.Array.from_pandas(frame[field.name])
-        if isinstance(found, pa.ChunkedArray):
-            found = found.combine_chunks()
-        # A fraction of a second is dropped; a fraction of a zone is refused.
-        found = found.cast(field.type, safe=not pa.types.is_timestamp(field.type))
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
-        raise TripDurationError(
-            f"Column {field.name} does not fit {field.type}: {str(error).splitlines()[0]}"
-        ) from error
-    if found.null_count and not field.nullable:
-        raise TripDurationError(f"Column {field.name} has {found.null_count} missing values.")
-    return found

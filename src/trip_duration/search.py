@@ -83,7 +83,7 @@ class SearchResult:
     timed_out: bool = False
 
     def table(self) -> pa.Table:
-        """A row a trial: ``trial``, ``rmse`` and ``best_so_far`` in minutes, ``rounds``, parameters.
+        """A row a trial: ``trial``, ``rmse`` and ``best_so_far`` in minutes, ``rounds``, params.
 
         A trial that failed has no ``rmse``.
         """

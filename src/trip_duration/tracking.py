@@ -64,6 +64,7 @@ def prepare() -> None:
     Any number of processes may call it at once. The migrations run on a file beside the store
     that takes its place when they are done, so whoever sees a store sees a whole one, also after
     a kill. They run in a process of their own, since Alembic replaces the root logger's handlers.
+    A store that was not made here is left as it is.
 
     Raises
     ------
@@ -71,32 +72,21 @@ def prepare() -> None:
         If the migrations fail.
     """
     store = _store_file()
-    if store is None or _is_current(store):
+    if store is None or not _is_due(store):
         return
     store.parent.mkdir(parents=True, exist_ok=True)
     with (store.parent / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if _is_current(store):  # made while we waited
-            return
-        partial = store.with_name(f"{store.name}.partial")
-        partial.unlink(missing_ok=True)
-        if store.exists():
-            _copy(store, partial)
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", __spec__.name, "migrate", str(partial)],
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-            raise TripDurationError(
-                f"MLflow could not make its store {store}: {last} (move the file away to begin a "
-                "new one)."
-            )
-        partial.replace(store)
-        _stamp(store).write_text(version("mlflow"), encoding="utf-8")
+        if _is_due(store):  # nobody made it while we waited
+            for stale in store.parent.glob(f"{store.name}.partial*"):
+                stale.unlink(missing_ok=True)
+            # A killed caller's migrations may still run: no two may share SQLite's side files.
+            partial = store.with_name(f"{store.name}.partial{os.getpid()}")
+            _migrate_apart(store, partial)
+            with partial.open("rb+") as file:
+                os.fsync(file.fileno())
+            partial.replace(store)
+            _stamp(store).write_text(version("mlflow"), encoding="utf-8")
 
 
 def _store_file() -> Path | None:
@@ -109,31 +99,47 @@ def _stamp(store: Path) -> Path:
     return store.with_name(f"{store.name}.version")
 
 
-def _is_current(store: Path) -> bool:
-    try:
-        return store.exists() and _stamp(store).read_text(encoding="utf-8") == version("mlflow")
-    except OSError:
-        return False
+def _is_due(store: Path) -> bool:
+    """Whether there is no store, or one that we made with another MLflow."""
+    if not store.exists():
+        return True
+    stamp = _stamp(store)
+    return stamp.exists() and stamp.read_text(encoding="utf-8") != version("mlflow")
 
 
-def _copy(store: Path, to: Path) -> None:
-    import sqlite3
+def _migrate_apart(store: Path, partial: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "trip_duration.tracking", "migrate", store, partial],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise TripDurationError(
+            f"MLflow could not make its store {store} ({reason}): move that file away to begin a "
+            "new one."
+        )
 
-    with sqlite3.connect(store) as old, sqlite3.connect(to) as new:
-        old.backup(new)
 
-
-def _migrate(path: str) -> None:
-    """Run ``mlflow db upgrade`` on a file that nobody has yet, so it need not be flushed."""
+def _migrate(store: str, partial: str) -> None:
+    """Run ``mlflow db upgrade`` on a copy that nobody reads yet, so it need not be flushed."""
     import runpy
+    import sqlite3
+    from contextlib import closing
 
     import sqlalchemy.event
+
+    if Path(store).exists():
+        with closing(sqlite3.connect(store)) as old, closing(sqlite3.connect(partial)) as new:
+            old.backup(new)
 
     @sqlalchemy.event.listens_for(sqlalchemy.engine.Engine, "connect")
     def without_flushing(connection: Any, _: object) -> None:
         connection.execute("PRAGMA synchronous = OFF")
 
-    sys.argv = ["mlflow", "db", "upgrade", f"sqlite:///{path}"]
+    sys.argv = ["mlflow", "db", "upgrade", f"sqlite:///{partial}"]
     runpy.run_module("mlflow", run_name="__main__", alter_sys=True)
 
 
@@ -165,19 +171,14 @@ def _never_fatal(function: Callable[P, R]) -> Callable[P, R | None]:
         try:
             return function(*args, **kwargs)
         except Exception as error:
-            _warn(f"MLflow has no record of this: {_first_line(error)}")
+            _log.warning("MLflow has no record of this: %s", _one_line(error))
             return None
 
     return wrapped
 
 
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0] if text else 'no reason given'}"
-
-
-def _warn(sentence: str) -> None:
-    _log.warning(sentence)
+def _one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 # -- what a run came from ------------------------------------------------------------------------
@@ -288,7 +289,7 @@ class SearchLog:
         self._jobs.put(None)
         self._thread.join(PATIENCE)
         if self._thread.is_alive():
-            _warn(f"MLflow lags behind by more than {PATIENCE:.0f} seconds: last trials are lost.")
+            _log.warning("MLflow lags behind by over %.0f s: the last trials are lost.", PATIENCE)
 
     def _work(self) -> None:
         """The thread: import MLflow, open the parent run, then log what comes."""
@@ -300,7 +301,7 @@ class SearchLog:
                 job()
             except Exception as error:
                 self._failed = True
-                _warn(f"MLflow does not record the rest of this search: {_first_line(error)}")
+                _log.warning("MLflow does not record the rest of this search: %s", _one_line(error))
 
     def _open(self) -> None:
         self._client, self._experiment = _client()
@@ -535,7 +536,7 @@ def _requirements() -> list[str]:
 
 if __name__ == "__main__":
     if sys.argv[1] == "migrate":
-        _migrate(sys.argv[2])
+        _migrate(*sys.argv[2:])
     else:
         os.nice(10)  # the pipeline goes first
         prepare()

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 __all__ = [
-    "COURSE_FIT",
+    "COURSE_EARLY_STOPPING_ROUNDS",
     "COURSE_PARAMS",
+    "COURSE_ROUNDS",
     "Fit",
     "booster_params",
     "load_booster",
@@ -38,7 +39,8 @@ COURSE_PARAMS: dict[str, Any] = {
     "reg_lambda": 0.011658731377413597,
     "seed": 42,
 }
-COURSE_FIT: dict[str, int] = {"num_boost_round": 1000, "early_stopping_rounds": 50}
+COURSE_ROUNDS = 1000
+COURSE_EARLY_STOPPING_ROUNDS = 50
 
 
 @dataclass(frozen=True)

@@ -195,6 +195,7 @@ def _refuse(url: str, response: "requests.Response") -> None:
         f"{url} was refused with the status {status}: {advice}.",
         transient=transient,
         retry_after=_retry_after(response),
+        status=status,
     )
 
 

@@ -1,0 +1,158 @@
+"""Whole runs through DVC: what they write, what reruns, how they end when something is wrong."""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.pipeline.conftest import Clone
+
+STAGES = ["ingest", "featurize", "search", "train", "evaluate"]
+
+
+def reruns(clone: Clone) -> list[str]:
+    """The stages that DVC would run now; what follows them runs if what they write changes."""
+    said = clone.run("dvc", "repro", "--dry").stdout
+    return [stage for stage in STAGES if f"Running stage '{stage}'" in said]
+
+
+def test_training_ends_with_a_table(trained: Clone) -> None:
+    log = (trained.folder.parent / "train.log").read_text()
+    assert [stage for stage in STAGES if f"Running stage '{stage}'" in log] == STAGES
+    for words in ("6,000 read", "4 trials", "this model", "the zone pair's median", "the mean"):
+        assert words in log
+    for stage in STAGES:
+        assert f"{stage} –" not in log  # each has its seconds
+    assert "Traceback" not in log
+    assert "WARN" not in log
+
+
+def test_training_writes_what_the_design_says(trained: Clone) -> None:
+    ingest = json.loads(trained.read("metrics/ingest.json"))
+    evaluation = json.loads(trained.read("metrics/evaluation.json"))
+    assert ingest["read"] == ingest["kept"] + sum(ingest["set_aside"].values()) == 6_000
+    rmse = evaluation["test"]["model"]["rmse"]
+    assert ingest["noise_floor"]["metered"] < rmse
+    assert rmse < evaluation["test"]["baselines"]["pair_median"]["rmse"]
+    assert rmse < evaluation["test"]["baselines"]["mean"]["rmse"]
+    best = json.loads(trained.read("search/best_params.json"))
+    lines = trained.read("search/trials.csv").splitlines()
+    assert len(lines) == 5
+    assert min(float(line.split(",")[1]) for line in lines[1:]) == best["rmse"]
+    for name in ("models/model.ubj", "models/features.json", "data/features/test.parquet"):
+        assert (trained.folder / name).stat().st_size > 0
+
+
+def test_nothing_reruns_when_nothing_changed(trained: Clone) -> None:
+    assert reruns(trained) == []
+    assert trained.git("status", "--porcelain") == ""
+    said = trained.command("train").stdout
+    assert "Running stage" not in said
+    assert "ingest –, featurize –, search –, train –, evaluate –" in said
+
+
+@pytest.mark.parametrize(
+    ("overrides", "first"),
+    [
+        ({"search.max_evals": 5}, "search"),
+        ({"train.early_stopping_rounds": 49}, "train"),
+        ({"features.preset": "booking"}, "featurize"),
+        ({"clean.max_minutes": 50}, "ingest"),
+    ],
+)
+def test_a_changed_setting_reruns_what_reads_it_and_nothing_before(
+    trained: Clone, overrides: dict[str, object], first: str
+) -> None:
+    trained.change(overrides)
+    try:
+        assert reruns(trained)[0] == first
+    finally:
+        trained.git("checkout", "params.yaml")
+
+
+def test_changed_plots_rerun_evaluate_alone(trained: Clone) -> None:
+    with (trained.folder / "src/trip_duration/plots.py").open("a") as file:
+        file.write("# changed\n")
+    try:
+        assert reruns(trained) == ["evaluate"]
+    finally:
+        trained.git("checkout", "src")
+
+
+def test_another_clone_elsewhere_writes_the_same_lock(
+    trained: Clone, make_clone: Callable[[Path], Clone], tmp_path: Path
+) -> None:
+    other = make_clone(tmp_path / "a folder with spaces" / "ünlike")
+    other.run(
+        "dvc", "repro", TZ="Asia/Kolkata", LC_ALL="C", PYTHONHASHSEED="77", LANG="tr_TR.UTF-8"
+    )
+    assert other.read("dvc.lock") == trained.read("dvc.lock")
+    for name in ("metrics/evaluation.json", "search/trials.csv", "plots/error_by_hour.csv"):
+        assert other.read(name) == trained.read(name)
+    deadline = time.monotonic() + 10
+    while other.processes() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert other.processes() == []
+
+
+def test_an_experiment_takes_its_settings_and_can_be_undone(trained: Clone) -> None:
+    said = trained.command("evaluate", SET="search.max_evals=2 search.parallel_trials=1").stdout
+    assert [stage for stage in STAGES if f"Running stage '{stage}'" in said] == STAGES[2:]
+    assert "2 trials" in said
+    assert "This is a DVC experiment" in said
+    assert "max_evals: 2 " in trained.read("params.yaml")
+    assert len(trained.read("search/trials.csv").splitlines()) == 3
+    assert trained.run("dvc", "exp", "list", "--name-only").stdout.strip()
+    trained.git("checkout", ".")
+    trained.run("dvc", "checkout")
+    assert reruns(trained) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [
+        ("search.max_eval=2", "search.max_eval"),
+        ("search.max_evals=two", "search.max_evals"),
+        ("data.train=[2021-13]", "data.train[0]"),
+        ("data.test=[2024-01]", "2024-01"),
+        ("search.space={}", "search.space"),
+    ],
+)
+def test_a_wrong_setting_ends_before_anything_runs(
+    trained: Clone, overrides: str, key: str
+) -> None:
+    done = trained.command("train", check=False, SET=overrides)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert key in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert trained.git("status", "--porcelain") == ""
+
+
+def test_a_source_that_fails_is_one_sentence_and_puts_the_settings_back(trained: Clone) -> None:
+    done = trained.command(
+        "ingest", check=False, SET="data.source=../none/{taxi}_{year}-{month}.parquet"
+    )
+    assert done.returncode != 0
+    said = done.stdout + done.stderr
+    assert "../none/green_2024-01.parquet" in said
+    assert "data.source" in said
+    assert "Traceback" not in said
+    assert trained.git("status", "--porcelain", "params.yaml") == ""
+    trained.git("checkout", ".")
+    trained.run("dvc", "checkout")
+
+
+def test_a_python_without_the_packages_says_what_to_do(trained: Clone) -> None:
+    done = trained.run(sys.executable, "-S", "src/stages", "ingest", check=False)
+    assert done.returncode == 1
+    assert "activate the environment" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_unknown_stage_names_those_there_are(trained: Clone) -> None:
+    done = trained.run(sys.executable, "src/stages", "tain", check=False)
+    assert done.returncode == 1
+    assert "ingest, featurize, search, train, evaluate" in done.stderr
