@@ -35,7 +35,7 @@ def predict(params: Params, split: str) -> tuple[pa.Table, dict[str, np.ndarray]
 
 
 @task
-def judge(params: Params, split: str, trips: pa.Table, said: dict[str, np.ndarray]) -> dict:
+def judge(trips: pa.Table, said: dict[str, np.ndarray]) -> dict:
     """Errors of the model and of each baseline."""
     actual = trips["duration"].to_numpy()
     found = {name: metrics(actual, minutes) for name, minutes in said.items()}
@@ -63,21 +63,18 @@ def write_plots(params: Params, split: str, trips: pa.Table, predicted: np.ndarr
 def evaluate(params: Params) -> None:
     """metrics/evaluation.json and the plots; the model in MLflow."""
     found: dict[str, Any] = {}
-    for split in ("validation", "test"):
-        if getattr(params.data, split):
-            trips, said = predict(params, split)
-            found[split] = judge(params, split, trips, said)
-    write_plots(
-        params, split, trips, said["model"]
-    )  # of the test months, or of validation where there are none
+    for split in params.data.judged:
+        trips, said = predict(params, split)
+        found[split] = judge(trips, said)
+    # The last split: the test months, or those of validation where there are none.
+    write_plots(params, split, trips, said["model"])
     write_json(found, "metrics/evaluation.json")
     markdown("evaluation", comparison_markdown(found))
-    model = found[split]["model"]
     tracking.log_model(
         "models/model.ubj",
         "models/features.json",
         name=f"evaluate {params.data.span}",
         params=read_json("search/best_params.json")["params"],
-        metrics={f"{split}_{name}": value for name, value in model.items()},
+        metrics={f"{split}_{name}": value for name, value in found[split]["model"].items()},
         tags=tracking.tags("evaluate", months=params.data.span),
     )

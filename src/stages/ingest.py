@@ -57,6 +57,6 @@ def ingest(params: Params) -> None:
         known = months.current(params.data, params.clean, params.seed, month, TRIPS, zones)
         ledgers[month] = known or write_month(params, month, bring(params, month), zones)
     months.write_zones(params.data, params.seed, zones, Path("data/zones.parquet"))
-    found = months.summary(ledgers, params.data.test or params.data.validation)
+    found = months.summary(ledgers, getattr(params.data, params.data.judged[-1]))
     write_json(found, "metrics/ingest.json")
     table("set-aside", months.ledger_rows(found), "Trips read, kept and set aside, by month.")

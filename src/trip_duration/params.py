@@ -143,6 +143,11 @@ class Data(_Settings):
         return sorted([*self.train, *self.validation, *self.test])
 
     @property
+    def judged(self) -> list[str]:
+        """The splits that a model is judged on: ``test`` is last, unless it has no months."""
+        return ["validation", "test"] if self.test else ["validation"]
+
+    @property
     def span(self) -> str:
         """The taxi and the months, as people write them: ``green 2021-01 … 2021-02``."""
         return f"{self.taxi} {self.months[0]} … {self.months[-1]}"

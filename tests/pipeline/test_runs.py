@@ -110,6 +110,29 @@ def test_an_experiment_takes_its_settings_and_can_be_undone(trained: Clone) -> N
     assert reruns(trained) == []
 
 
+def test_the_courses_features_bring_its_own_model_and_test_months_may_be_missing(
+    trained: Clone,
+) -> None:
+    said = trained.command(
+        "train", SET="features.preset=course data.test=[] train.params={max_depth: 3}"
+    ).stdout
+    assert "Running stage 'ingest'" in said
+    assert "the course's model" in said
+    evaluation = json.loads(trained.read("metrics/evaluation.json"))
+    assert list(evaluation) == ["validation"]
+    assert set(evaluation["validation"]["baselines"]) == {"course", "mean", "pair_median"}
+    course = json.loads(trained.read("models/course/fit.json"))
+    assert course["fitted"]
+    assert course["rmse"] == pytest.approx(
+        evaluation["validation"]["baselines"]["course"]["rmse"], abs=1e-4
+    )
+    best = json.loads(trained.read("search/best_params.json"))
+    assert best["params"]["max_depth"] == 3
+    trained.git("checkout", ".")
+    trained.run("dvc", "checkout")
+    assert reruns(trained) == []
+
+
 @pytest.mark.parametrize(
     ("overrides", "key"),
     [
