@@ -3,7 +3,8 @@
 VENV ?= .venv
 PYTHON ?= python3
 SET ?=
-export SET
+ARGS ?=
+export SET ARGS
 
 RUN := $(VENV)/bin/python src/commands
 READY := $(VENV)/.ready
@@ -49,7 +50,7 @@ lint: $(READY) ## ruff and mypy
 bench: $(READY) ## measure what the documents claim, as ratios
 	@$(VENV)/bin/python benchmarks
 
-lock: $(READY) ## resolve requirements.in again into requirements.txt
+lock: $(READY) ## resolve requirements.in again into requirements.txt; ARGS=--upgrade takes the newest
 	@$(RUN) lock
 
 clean: ## remove what was computed and the environment; params.yaml and the commits stay

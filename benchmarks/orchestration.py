@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 CLAIMS = {"cold": 35.0, "server up": 20.0, "nothing to do": 3.0}  # seconds at most
 
-# The stages' own functions, with decorators that leave them as they are and a log that logs nothing.
+# The stages' own functions, with decorators that change nothing and a log that logs nothing.
 PLAIN = """
 import contextlib, sys
 sys.path.insert(0, "src")

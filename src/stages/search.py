@@ -22,6 +22,7 @@ def settings_of(params: Params) -> dict[str, Any]:
         "fixed": params.train.params,
         "seed": params.seed,
         "max_bin": params.train.max_bin,
+        "device": params.train.device,
     }
 
 

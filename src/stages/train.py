@@ -32,6 +32,7 @@ def fit_model(params: Params, found: dict) -> Fit:
         seed=params.seed,
         nthread=chosen.nthread,
         max_bin=chosen.max_bin,
+        device=chosen.device,
     )
 
 

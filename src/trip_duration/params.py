@@ -268,6 +268,7 @@ class Search(_Settings):
 class Train(_Settings):
     """The last fit."""
 
+    device: Literal["cpu", "cuda"]
     nthread: Annotated[int, Field(ge=1, le=1024)]
     max_bin: Annotated[int, Field(ge=2, le=65_536)]
     num_boost_round: Count

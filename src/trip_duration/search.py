@@ -264,6 +264,7 @@ def train_model_search(
     fixed: dict[str, Any] | None = None,
     seed: int = 42,
     max_bin: int = 256,
+    device: str = "cpu",
     journal: Journal | None = None,
     on_trial: Callable[[Trial], None] | None = None,
 ) -> SearchResult:
@@ -292,6 +293,8 @@ def train_model_search(
         Parameters that win over the space's.
     seed, max_bin : int
         Of the suggestions and the fits; bins a column, as in `training.matrices`.
+    device : {"cpu", "cuda"}
+        Where to fit.
     journal : Journal, optional
         Where finished trials are kept and read back from.
     on_trial : callable, optional
@@ -328,6 +331,7 @@ def train_model_search(
                     seed=seed,
                     nthread=1,
                     max_bin=max_bin,
+                    device=device,
                     curve=False,
                     after_round=lambda *_: stop.is_set(),
                 )

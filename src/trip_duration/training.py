@@ -71,7 +71,9 @@ class Fit:
         return pa.table({"round": np.arange(1, rounds + 1), **errors})
 
 
-def booster_params(params: dict[str, Any], *, seed: int, nthread: int, max_bin: int) -> dict:
+def booster_params(
+    params: dict[str, Any], *, seed: int, nthread: int, max_bin: int, device: str = "cpu"
+) -> dict[str, Any]:
     """Searched or chosen parameters, completed with what makes a fit repeat."""
     return {
         "objective": "reg:squarederror",
@@ -79,7 +81,7 @@ def booster_params(params: dict[str, Any], *, seed: int, nthread: int, max_bin: 
         **params,
         "eval_metric": "rmse",
         "tree_method": "hist",
-        "device": "cpu",
+        "device": device,
         "nthread": nthread,
         "max_bin": max_bin,
         "verbosity": 0,
@@ -192,6 +194,7 @@ def train_best_model(
     seed: int = 42,
     nthread: int = 2,
     max_bin: int = 256,
+    device: str = "cpu",
     curve: bool = True,
     after_round: Callable[[int, float], bool] | None = None,
 ) -> Fit:
@@ -209,6 +212,8 @@ def train_best_model(
         Rounds without a better validation RMSE after which to stop.
     seed, nthread, max_bin : int
         Pinned: another value of any may give other bits. A ``seed`` in `params` wins.
+    device : {"cpu", "cuda"}
+        Where to fit; ``cuda`` needs XGBoost's GPU build.
     curve : bool
         Whether to follow the training RMSE too, which costs a prediction each round.
     after_round : callable, optional
@@ -233,7 +238,7 @@ def train_best_model(
     watched = [(train, "train")] if curve else []
     try:
         booster = xgb.train(
-            booster_params(params, seed=seed, nthread=nthread, max_bin=max_bin),
+            booster_params(params, seed=seed, nthread=nthread, max_bin=max_bin, device=device),
             train,
             num_boost_round=num_boost_round,
             evals=[*watched, (validation, "validation")],

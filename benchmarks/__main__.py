@@ -1,0 +1,30 @@
+"""Run every benchmark, one after another: ``make bench``; or those named, like ``course``."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ALL = ("featurize", "orchestration", "fresh_clone", "accuracy", "course")
+
+
+def main(names: list[str]) -> int:
+    """Run them, and return how many did not meet what they claim."""
+    unknown = sorted(set(names) - set(ALL))
+    if unknown:
+        print(f"there is no benchmark {unknown[0]}: expected {', '.join(ALL)}.", file=sys.stderr)
+        return 2
+    missed = []
+    for name in names or ALL:
+        began = time.perf_counter()
+        print(f"── {name}", flush=True)
+        if subprocess.call([sys.executable, str(HERE / f"{name}.py")]):
+            missed.append(name)
+        print(f"   ({time.perf_counter() - began:.0f} s)\n", flush=True)
+    print(f"Not met: {', '.join(missed)}." if missed else "All claims are met.")
+    return len(missed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
