@@ -35,7 +35,7 @@ search: $(READY) ## the search for the best parameters, and what it needs
 evaluate: $(READY) ## the model's errors beside the baselines', and what they need
 	@$(RUN) evaluate
 
-course: $(READY) ## reproduce the course's own model and its RMSE (about 3 minutes)
+course: $(READY) ## reproduce the course's own model and its RMSE (one to three minutes)
 	@$(VENV)/bin/python benchmarks/course.py
 
 ui: $(READY) ## Prefect's and MLflow's pages for what has run, until Ctrl-C

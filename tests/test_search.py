@@ -65,6 +65,21 @@ def test_trials_side_by_side_are_those_of_one_after_another(
     assert train_model_search(*pair, SPACE, **SETTINGS) == result
 
 
+def test_trials_side_by_side_share_a_sparse_matrix_too() -> None:
+    from scipy.sparse import csr_matrix
+
+    (X, y), (V, y_val) = rows(1, 4_000), rows(2, 400)
+    onehot = [csr_matrix((M[:, 2:] == np.arange(1, 6)) * 1.0) for M in (X, V)]
+    serial, parallel = (
+        train_model_search(
+            *matrices(onehot[0], y, onehot[1], y_val), SPACE, **SETTINGS | {"parallel_trials": n}
+        )
+        for n in (1, 4)
+    )
+    # Random search asks for the same trials, whatever the batch.
+    assert [t.loss for t in serial.trials[:3]] == [t.loss for t in parallel.trials[:3]]
+
+
 def test_trials_really_run_side_by_side(pair: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
     meeting = threading.Barrier(2, timeout=20)
 

@@ -45,6 +45,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 EXPERIMENT = "trip-duration"
+KIND = {"mlflow.experimentKind": "custom_model_development"}  # has MLflow's page open on the runs
 STAGES = ("ingest", "featurize", "search", "train", "evaluate")  # each has what those before wrote
 PATIENCE = 60.0  # seconds that the end of a search waits for its last trials to be logged
 LONGEST = {"tag": 5000, "param": 6000}  # characters, MLflow's own limits
@@ -155,7 +156,9 @@ def _client() -> "tuple[MlflowClient, str]":
     found = client.get_experiment_by_name(EXPERIMENT)
     if found is None:
         try:
-            return client, client.create_experiment(EXPERIMENT, artifact_location=artifacts)
+            return client, client.create_experiment(
+                EXPERIMENT, artifact_location=artifacts, tags=KIND
+            )
         except MlflowException:  # another process may have made it just now
             found = client.get_experiment_by_name(EXPERIMENT)
             if found is None:

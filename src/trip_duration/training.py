@@ -98,8 +98,13 @@ def matrices(
     types: Sequence[str] | None = None,
     max_bin: int = 256,
     nthread: int = 2,
-) -> "tuple[xgb.QuantileDMatrix, xgb.QuantileDMatrix]":
+) -> "tuple[xgb.DMatrix, xgb.DMatrix]":
     """Bin the features once; every trial and the last fit read the same two matrices.
+
+    A dense matrix is binned as it is read (`xgboost.QuantileDMatrix`). One-hot columns are kept
+    sparse: XGBoost 3.2 grows the course's 13,221 columns 7 times as fast from a plain `DMatrix`,
+    to the same bits. Its bins are made by a first round of boosting, here, because XGBoost would
+    make them at the first use, and trials that run side by side must find them made.
 
     Parameters
     ----------
@@ -131,11 +136,17 @@ def matrices(
         "feature_names": list(names) if names is not None else None,
         "feature_types": list(types) if types is not None else None,
         "enable_categorical": True,
-        "max_bin": max_bin,
         "nthread": nthread,
     }
-    train = xgb.QuantileDMatrix(X_train, label=y_train, **common)
-    return train, xgb.QuantileDMatrix(X_val, label=y_val, ref=train, **common)
+    if isinstance(X_train, np.ndarray):
+        binned = xgb.QuantileDMatrix(X_train, label=y_train, max_bin=max_bin, **common)
+        return binned, xgb.QuantileDMatrix(
+            X_val, label=y_val, max_bin=max_bin, ref=binned, **common
+        )
+    train = xgb.DMatrix(X_train, label=y_train, **common)
+    one_round = booster_params({"max_depth": 1}, seed=0, nthread=nthread, max_bin=max_bin)
+    xgb.train(one_round, train, num_boost_round=1)
+    return train, xgb.DMatrix(X_val, label=y_val, **common)
 
 
 def read_matrices(
@@ -144,7 +155,7 @@ def read_matrices(
     *,
     max_bin: int = 256,
     nthread: int = 2,
-) -> "tuple[xgb.QuantileDMatrix, xgb.QuantileDMatrix]":
+) -> "tuple[xgb.DMatrix, xgb.DMatrix]":
     """Read what featurize wrote as the two matrices of `matrices`.
 
     Parameters
