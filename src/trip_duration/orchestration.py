@@ -376,7 +376,7 @@ class _Unsaid(logging.Filter):
             return False
         of_a_run = record.name.startswith(("prefect.flow_runs", "prefect.task_runs"))
         return not of_a_run or not (
-            record.exc_info or str(record.msg).startswith("Finished in state")
+            record.exc_info or str(record.msg).startswith(("Finished in state", "Crash detected"))
         )
 
 

@@ -53,6 +53,34 @@ def test_nothing_reruns_when_nothing_changed(trained: Clone) -> None:
     assert "ingest –, featurize –, search –, train –, evaluate –" in said
 
 
+LOADED = """
+import json, mlflow, pathlib
+import numpy as np, pyarrow.parquet as pq
+mlflow.set_tracking_uri("sqlite:///.mlflow/mlflow.db")
+experiment = mlflow.get_experiment_by_name("trip-duration").experiment_id
+[model] = mlflow.search_logged_models([experiment], max_results=1, output_format="list")
+trips = pq.read_table("data/trips/green-2024-04.parquet").to_pandas()
+minutes = mlflow.pyfunc.load_model(model.model_uri).predict(trips.drop(columns="duration"))
+runs = mlflow.search_runs([experiment], output_format="list")
+parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+print(json.dumps({
+    "rmse": float(np.sqrt(np.mean((minutes - trips["duration"]) ** 2))),
+    "names": sorted(run.info.run_name.split()[0] for run in parents),
+    "trials": len(runs) - len(parents),
+    "files": [path.suffix for path in pathlib.Path(".mlflow/artifacts").rglob("*.*")],
+}))
+"""
+
+
+def test_mlflow_has_the_trials_and_a_model_that_takes_raw_trips(trained: Clone) -> None:
+    said = trained.run(sys.executable, "-c", LOADED).stdout
+    found = json.loads(said.splitlines()[-1])
+    evaluation = json.loads(trained.read("metrics/evaluation.json"))
+    assert found["rmse"] == pytest.approx(evaluation["test"]["model"]["rmse"], abs=1e-6)
+    assert (found["names"], found["trials"]) == (["evaluate", "search"], 4)
+    assert not {".pkl", ".pickle", ".cloudpickle", ".joblib"} & set(found["files"])
+
+
 @pytest.mark.parametrize(
     ("overrides", "first"),
     [
