@@ -47,11 +47,11 @@ test: $(READY) ## the tests; ARGS="-k search" to choose some
 lint: $(READY) ## ruff and mypy
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
 
-bench: $(READY) ## measure what the documents claim, as ratios
-	@$(VENV)/bin/python benchmarks
+bench: $(READY) ## measure what the README claims, as ratios; ARGS=course runs one
+	@$(VENV)/bin/python benchmarks $(ARGS)
 
 lock: $(READY) ## resolve requirements.in again into requirements.txt; ARGS=--upgrade takes the newest
 	@$(RUN) lock
 
-clean: ## remove what was computed and the environment; params.yaml and the commits stay
-	@rm -rf $(VENV) .cache .prefect .mlflow data models
+clean: ## remove the environment and all that was computed, caches and MLflow's runs too; commits stay
+	@rm -rf $(VENV) .cache .prefect .mlflow .dvc/cache .dvc/tmp data/* models/*

@@ -8,6 +8,7 @@ import argparse
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
@@ -20,7 +21,8 @@ def main() -> int:
     """Search and fit each preset, and print what came out."""
     from course import month
     from trip_duration import params
-    from trip_duration.evaluation import Baselines, metrics
+    from trip_duration.baselines import Baselines
+    from trip_duration.evaluation import metrics
     from trip_duration.features import FeatureBuilder, read_dataframe
     from trip_duration.search import train_model_search
     from trip_duration.training import matrices, train_best_model
@@ -44,14 +46,14 @@ def main() -> int:
     )
     actual = validation["duration"].to_numpy()
     print(f"{'':24}{'RMSE':>8}{'seconds':>10}")
-    for name, minutes in Baselines.fit(train).predict(validation).items():
+    for name, minutes in Baselines.fit([train]).predict(validation).items():
         print(f"{name.replace('_', ' '):24}{metrics(actual, minutes)['rmse']:8.3f}", flush=True)
     print(f"{'the course':24}{COURSE:8.3f}", flush=True)
     reached = {}
     for preset in arguments.presets:
         began = time.perf_counter()
         builder = FeatureBuilder.fit([train], preset=preset, seed=chosen.seed)
-        X_train = builder.matrix(builder.transform_training(train, 0))
+        X_train = builder.matrix(builder.transform_training(train))
         pair = matrices(
             X_train,
             train["duration"].to_numpy(),
@@ -61,8 +63,9 @@ def main() -> int:
             types=builder.feature_types,
             max_bin=chosen.train.max_bin,
         )
-        pinned = {"seed": chosen.seed, "max_bin": chosen.train.max_bin}
-        found = train_model_search(*pair, **chosen.search.model_dump(), **pinned)
+        settings: dict[str, Any] = chosen.search.model_dump()
+        pinned: dict[str, Any] = {"seed": chosen.seed, "max_bin": chosen.train.max_bin}
+        found = train_model_search(pair[0], pair[1], **settings, **pinned)
         assert found.best is not None
         fit = train_best_model(
             *pair,

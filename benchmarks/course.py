@@ -56,7 +56,7 @@ def main() -> int:
         return 1
     X_train, X_val, y_train, y_val, dv = add_features(train, validation, preset="course")
     print(f"The course's features: {len(dv.feature_names_):,} columns, {len(y_train):,} trips to")
-    print(f"train on and {len(y_val):,} to validate on. Fitting, one to three minutes …", flush=True)
+    print(f"train on and {len(y_val):,} to validate on. Fitting, a minute or more …", flush=True)
     began = time.perf_counter()
     pair = matrices(X_train, y_train, X_val, y_val, nthread=arguments.nthread)
     fit = train_best_model(

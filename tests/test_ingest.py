@@ -98,6 +98,23 @@ def test_a_changed_file_rule_or_result_is_not_known(
     assert known(csv, tmp_path) is None
 
 
+def test_a_changed_file_is_noticed_before_dvc_is_asked(
+    csv: params.Params, tmp_path: Path, root: Path
+) -> None:
+    def changed(chosen: params.Params) -> bool:
+        return ingest.any_changed(chosen.data, tmp_path / "trips")
+
+    assert not changed(csv)  # nothing is there yet
+    run(csv, tmp_path)
+    assert not changed(csv)
+    with (tmp_path / "green_2021-01.csv").open("a") as file:
+        file.write(LINES[0] + "\n")
+    assert changed(csv)
+    assert not changed(settings(root))
+    (tmp_path / "green_2021-01.csv").unlink()
+    assert not changed(csv)  # the stage says that it is missing
+
+
 def test_a_line_that_was_cut_is_in_the_ledger(csv: params.Params, tmp_path: Path) -> None:
     with (tmp_path / "green_2021-01.csv").open("a") as file:
         file.write("2021-01-05 08:00:00,2021-01-05")

@@ -108,6 +108,15 @@ def test_refused_parameters_are_one_sentence(pair: tuple) -> None:
     assert "7" in str(caught.value)
 
 
+def test_a_device_that_is_not_there_is_one_sentence(pair: tuple) -> None:
+    import xgboost as xgb
+
+    if xgb.build_info().get("USE_CUDA"):
+        pytest.skip("this build has GPU code")
+    with pytest.raises(TripDurationError, match=r"train\.device is 'cuda'"):
+        train_best_model(*pair, PARAMS, device="cuda")
+
+
 def test_no_rows_are_one_sentence() -> None:
     X, y = rows(1)
     with pytest.raises(TripDurationError, match=r"no trips are left .*data.validation"):

@@ -16,4 +16,8 @@ def lock(root: Path) -> int:
     options = ["--quiet", "--universal", "--python-version", "3.11", "--generate-hashes"]
     options += ["--fork-strategy", "fewest", "--custom-compile-command", "make lock"]
     options += ["requirements.in", "-o", "requirements.txt", *os.environ.get("ARGS", "").split()]
-    return subprocess.call([sys.executable, "-m", "uv", "pip", "compile", *options], cwd=root)
+    code = subprocess.call([sys.executable, "-m", "uv", "pip", "compile", *options], cwd=root)
+    if code == 0:
+        print("Locked. Other packages may write other bytes: `make train`, `dvc repro --force`")
+        print("in the new environment, and commit dvc.lock with requirements.txt.")
+    return code

@@ -1,13 +1,15 @@
 """``make train`` and its parts: check the settings, have DVC run the stages, say what came out."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 from commands import summary
-from trip_duration import params
+from trip_duration import features, ingest, params
 from trip_duration.errors import TripDurationError
 from trip_duration.files import write_bytes
 
@@ -32,7 +34,7 @@ def run(name: str, overrides: str) -> int:
     Returns
     -------
     int
-        DVC's exit code.
+        The exit code: 0, or 1 where a stage or DVC failed and has said why.
 
     Raises
     ------
@@ -42,22 +44,38 @@ def run(name: str, overrides: str) -> int:
     settings = Path("params.yaml")
     began = time.time()
     changes = params.parse_overrides(overrides)
-    if not changes:
-        chosen = params.load(settings)
-        code = _dvc("repro", *TARGETS[name])
-    else:
-        before = settings.read_text(encoding="utf-8")
-        after, chosen = params.override(before, changes)
-        write_bytes(after.encode(), settings)
-        code = 1
-        try:
-            code = _dvc("exp", "run", *TARGETS[name])
-        finally:
+    chosen = params.load(settings)
+    before = settings.read_text(encoding="utf-8")
+    after, chosen = params.override(before, changes) if changes else (before, chosen)
+    if chosen.features.preset == "custom":
+        features.check(chosen.features.categorical, chosen.features.numerical)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt_all)
+    code = 1
+    try:
+        if changes:
+            write_bytes(after.encode(), settings)
+        if ingest.any_changed(chosen.data, Path("data/trips")):
+            # DVC does not know the files that the months come from, so it is told.
+            code = _dvc("repro", "--quiet", "--force", "--single-item", "ingest")
             if code:
-                write_bytes(before.encode(), settings)
+                return 1
+        code = _dvc(*(("exp", "run") if changes else ("repro",)), *TARGETS[name])
+    finally:
+        if code and changes:
+            write_bytes(before.encode(), settings)
     if code == 0:
         summary.show(name, chosen, began, experiment=bool(changes))
-    return code
+    return 1 if code else 0
+
+
+def _interrupt_all(*_: object) -> None:
+    """On SIGTERM or a closed terminal, do what Ctrl-C does: reach DVC and its stage as well."""
+    import psutil
+
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            child.send_signal(signal.SIGINT)
 
 
 def _dvc(*arguments: str) -> int:

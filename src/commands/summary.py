@@ -75,8 +75,11 @@ def _trials(console: Console, params: Params) -> None:
     if best["trial"] is None:
         console.print("Search     none (search.max_evals is 0): train.params alone")
         return
+    done = len(Path("search/trials.csv").read_text().splitlines()) - 1
+    asked = params.search.max_evals
+    ended = f" of {asked}, ended by search.timeout_minutes" if done < asked else ""
     console.print(
-        f"Search     {params.search.max_evals} trials, the best of them number {best['trial']}: "
+        f"Search     {done} trials{ended}, the best of them number {best['trial']}: "
         f"validation RMSE {best['rmse']:.3f} minutes"
     )
 
@@ -91,8 +94,8 @@ def _errors(console: Console) -> None:
     floor = read_json("metrics/ingest.json").get("noise_floor")
     if floor:
         console.print(
-            f"No model could go below an RMSE of {floor['metered']:.3f} here, nor below "
-            f"{floor['booking']:.3f} without the metered distance: the simulated city's own noise."
+            f"The simulated city's own noise: no model can be expected below an RMSE of "
+            f"{floor['metered']:.3f}, or {floor['booking']:.3f} without the metered distance."
         )
 
 
@@ -108,10 +111,10 @@ def _seconds(console: Console, stages: tuple[str, ...], began: float) -> None:
 def _next(console: Console, name: str, *, experiment: bool) -> None:
     if experiment:
         console.print(
-            "This is a DVC experiment, and the workspace holds it. Keep it with `git commit -a`, "
-            "compare it with `dvc exp show`,\nor go back with `git checkout . && dvc checkout`."
+            "Experiment the workspace holds it, as DVC does; keep it: `git commit -a`; go back:\n"
+            "           `git checkout params.yaml dvc.lock metrics plots search && make train`"
         )
-    elif name == "train":
+    if name in ("train", "evaluate"):
         console.print(
             "Next       make ui: every run in Prefect and MLflow · dvc metrics diff, "
             "dvc plots show: what changed · make: all commands"

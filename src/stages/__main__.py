@@ -6,7 +6,6 @@ traceback as well.
 
 import atexit
 import importlib
-import json
 import os
 import signal
 import sys
@@ -40,10 +39,16 @@ def main(arguments: list[str]) -> int:
         )
     except KeyboardInterrupt:
         return _fail(f"{names[0]} was interrupted: what was finished is kept; run it again.", 130)
-    except TripDurationError as error:
+    except Exception as error:
         if debug:
             raise
-        return _fail(f"{names[0]}: {error}")
+        if isinstance(error, TripDurationError):
+            return _fail(f"{names[0]}: {error}")
+        first = next(iter(str(error).splitlines()), "no reason given")
+        return _fail(
+            f"{names[0]} failed unexpectedly: {type(error).__name__}: {first} (where: run it again "
+            "with DEBUG=1)"
+        )
     _note_seconds(names[0], time.monotonic() - began)
     return 0
 
@@ -69,9 +74,9 @@ def _fail(sentence: str, code: int = 1) -> int:
 
 def _note_seconds(name: str, seconds: float) -> None:
     """For the table at the end of ``make train``; not an out, since it never repeats."""
-    folder = ROOT / ".cache" / "seconds"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps({"at": time.time(), "seconds": seconds}))
+    from trip_duration.files import write_json
+
+    write_json({"at": time.time(), "seconds": seconds}, ROOT / f".cache/seconds/{name}.json")
 
 
 def _leave_at_once() -> None:

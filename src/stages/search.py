@@ -27,12 +27,8 @@ def settings_of(params: Params) -> dict[str, Any]:
 
 
 @task
-def run_trials(params: Params) -> SearchResult:
+def run_trials(params: Params, journal: Journal) -> SearchResult:
     """Run the trials, with a progress bar, each logged to MLflow as it ends."""
-    settings = settings_of(params)
-    journal = Journal(
-        journal_path(Path(".cache/search"), settings, [sha256(path) for path in READ])
-    )
     with (
         tracking.search_run(
             f"search {params.data.span}",
@@ -55,26 +51,28 @@ def run_trials(params: Params) -> SearchResult:
 
         train, validation = read_matrices(max_bin=params.train.max_bin)
         found = train_model_search(
-            train, validation, journal=journal, on_trial=finished, **settings
+            train, validation, journal=journal, on_trial=finished, **settings_of(params)
         )
-        if found.best:
-            log.finish({"rmse": found.best.loss or 0.0, "best_trial": found.best.number})
-    journal.remove()
+        if found.best and found.best.loss is not None:
+            log.finish({"rmse": found.best.loss, "best_trial": found.best.number})
     return found
 
 
 @stage_flow("search")
 def search(params: Params) -> None:
     """search/best_params.json and search/trials.csv."""
-    result = run_trials(params)
+    digests = [sha256(path) for path in READ]
+    journal = Journal(journal_path(Path(".cache/search"), settings_of(params), digests))
+    result = run_trials(params, journal)
     write_csv(result.table(), "search/trials.csv")
     best = result.best
     write_json(
         {
             "params": best.params if best else {},
-            "rmse": round(best.loss, 6) if best else None,
+            "rmse": round(best.loss, 6) if best and best.loss is not None else None,
             "trial": best.number if best else None,
         },
         "search/best_params.json",
     )
     table("trials", result.leaderboard(), "The ten best trials, the best first.")
+    journal.remove()

@@ -39,6 +39,7 @@ __all__ = [
     "FeatureBuilder",
     "add_features",
     "add_features_slow",
+    "check",
     "read_dataframe",
 ]
 
@@ -726,6 +727,17 @@ def _checked(
                 "name it once."
             )
     return "custom", chosen["categorical"], chosen["numerical"]
+
+
+def check(categorical: Sequence[str], numerical: Sequence[str]) -> None:
+    """Refuse columns of one's own that do not exist, do not fit or leak the answer.
+
+    Raises
+    ------
+    SettingsError
+        One sentence that names the setting.
+    """
+    _checked("custom", categorical, numerical)
 
 
 # The builder

@@ -16,13 +16,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trip_duration import trips
-from trip_duration.errors import TripDurationError
+from trip_duration.errors import SourceError, TripDurationError
 from trip_duration.files import read_json, remove_temporary, sha256, write_json, write_parquet
 from trip_duration.months import bounds
 from trip_duration.params import Clean, Data
 from trip_duration.zones import Zones, load_zones
 
 __all__ = [
+    "any_changed",
     "current",
     "fetch",
     "fetch_zones",
@@ -42,7 +43,7 @@ def _ledger_path(path: Path) -> Path:
 def _code() -> str:
     """A digest of the code that decides what a month holds: a mended rule rewrites the months."""
     here = Path(__file__).parent
-    names = ("ingest.py", "trips.py", "zones.py", "files.py", "sources/simulated.py")
+    names = ("ingest.py", "trips.py", "zones.py", "files.py", "months.py", "sources/simulated.py")
     digest = hashlib.sha256()
     for name in (*names, "sources/files.py"):
         digest.update((here / name).read_bytes())
@@ -65,7 +66,8 @@ def _made_from(
 
 
 def _is_local(data: Data) -> bool:
-    return data.source not in ("simulated", "tlc") and "://" not in data.source
+    source = data.source.removeprefix("file://")
+    return source not in ("simulated", "tlc") and "://" not in source
 
 
 def current(
@@ -80,8 +82,29 @@ def current(
         return None
     ledger = read_json(_ledger_path(path))
     raw = fetch(data, month, path.parent) if _is_local(data) else None
-    same = ledger["made_from"] == _made_from(data, clean, seed, month, raw, zones)
-    return ledger if same and ledger["sha256"] == sha256(path) else None
+    same = ledger.get("made_from") == _made_from(data, clean, seed, month, raw, zones)
+    return ledger if same and ledger.get("sha256") == sha256(path) else None
+
+
+def any_changed(data: Data, folder: Path) -> bool:
+    """Whether a local file has changed since the month that is there was made from it.
+
+    Of months that come over a network or are drawn, nothing is asked, and of missing ones neither.
+    """
+    if not _is_local(data):
+        return False
+    for month in data.months:
+        ledger = _ledger_path(trips.month_path(folder, data.taxi, month))
+        found = read_json(ledger) if ledger.exists() else {}
+        if "raw" not in found:
+            continue
+        try:
+            raw = fetch(data, month, folder)
+        except SourceError:
+            continue  # for the stage to say
+        if raw and found["source"] == _name(data, month, raw) and found["raw"] != sha256(raw):
+            return True
+    return False
 
 
 def fetch(data: Data, month: str, cache: Path) -> Path | None:
@@ -212,7 +235,11 @@ def ingest_month(
         "sha256": sha256(path),
         "made_from": _made_from(data, clean, seed, month, raw if _is_local(data) else None, zones),
     }
-    if city is not None:
+    if raw is not None and _is_local(data):
+        ledger["raw"] = sha256(raw)
+    # The floor knows the rule on minutes; with others the kept trips are not those it speaks of.
+    others = clean.max_miles is not None or clean.other_months or clean.unknown_zones
+    if city is not None and not others:
         ledger["noise"] = city.noise()
     write_json(ledger, _ledger_path(path))
     return ledger

@@ -404,6 +404,9 @@ def _sentence(error: ValidationError, settings: dict) -> str:
         "too_short": "at least one entry",
         "string_too_short": "simulated, tlc, or a path or URL",
     }
+    if re.fullmatch(r"data\.(train|validation|test)\[\d+\]", key):
+        names["string_type"] = "a month as text, YYYY-MM"
+        found = str(found) if hasattr(found, "isoformat") else found
     return f"{key} is {found!r}: expected {names.get(problem['type'], expected)}."
 
 
@@ -435,7 +438,7 @@ def _read(path: str | Path) -> Any:
         raise SettingsError(f"{path} can't be read: {error.strerror}.") from None
     try:
         return YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
+    except (YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
         raise SettingsError(f"{path} is no valid YAML{where}: mend it there.") from None
@@ -472,7 +475,7 @@ def parse_overrides(text: str) -> dict[str, Any]:
             continue
         try:
             found[key] = YAML(typ="safe", pure=True).load(value)
-        except YAMLError:
+        except (YAMLError, ValueError):  # ValueError: 2021-13-01 reads as a date, and is none
             raise SettingsError(f"{key} is {value!r}: that is no valid YAML value.") from None
     return found
 

@@ -120,21 +120,22 @@ def journal_path(folder: Path, settings: dict[str, Any], inputs: Sequence[str]) 
         Digests of the files that the search reads.
     """
     same = {k: v for k, v in settings.items() if k not in ("max_evals", "timeout_minutes")}
-    code = [Path(__file__), Path(__file__).with_name("training.py")]
+    names = ("search.py", "training.py", "features.py")
+    code = [Path(__file__).with_name(name) for name in names]
     parts = [json.dumps(same, sort_keys=True), *inputs, *(sha256(path) for path in code)]
-    parts += [version(name) for name in ("hyperopt", "xgboost-cpu", "numpy") if _installed(name)]
+    parts += [_version(name) for name in ("hyperopt", "numpy", "xgboost", "xgboost-cpu")]
     return folder / f"{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}.jsonl"
 
 
-def _installed(name: str) -> bool:
+def _version(name: str) -> str:
     try:
-        return bool(version(name))
+        return version(name)
     except PackageNotFoundError:
-        return False
+        return ""
 
 
 class Journal:
-    """Finished trials, one JSON line each, on the disk before the next is begun.
+    """Trials that succeeded, one JSON line each, on the disk before the next is begun.
 
     A search that was killed reads them back in place of running them again. A last line that was
     cut in the middle of its write counts as not there.
@@ -340,9 +341,9 @@ def train_model_search(
                 trial = Trial(number, params, None, 0)
             else:
                 trial = Trial(number, params, fit.rmse, fit.rounds)
-            if journal and not stop.is_set():
-                journal.add(trial)
-        if on_trial:
+                if journal and not stop.is_set():
+                    journal.add(trial)
+        if on_trial and not stop.is_set():
             with report:
                 on_trial(trial)
         return trial

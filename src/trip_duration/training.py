@@ -245,6 +245,11 @@ def train_best_model(
         def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
             return bool(after_round and after_round(epoch + 1, evals_log["validation"]["rmse"][-1]))
 
+    if device == "cuda" and not xgb.build_info().get("USE_CUDA"):
+        raise TripDurationError(
+            "train.device is 'cuda', but this build of XGBoost has no GPU code: set it to cpu, or "
+            "install xgboost in place of xgboost-cpu, as the README says."
+        )
     history: dict[str, dict[str, list[float]]] = {}
     watched = [(train, "train")] if curve else []
     try:

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +81,13 @@ class Clone:
                 found.append(line)
         return found
 
+    def check_that_nothing_runs(self) -> None:
+        """Fail if a process, such as a server, outlives the pipeline by more than ten seconds."""
+        deadline = time.monotonic() + 10
+        while (left := self.processes()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not left, f"processes are left behind: {left}"
+
 
 @pytest.fixture(scope="session")
 def make_clone(root: Path) -> Callable[[Path], Clone]:
@@ -119,5 +127,4 @@ def trained(
     clone.git("add", "--all")
     clone.git("commit", "--quiet", "--message=Train")
     yield clone
-    left = clone.processes()
-    assert not left, f"processes are left behind: {left}"
+    clone.check_that_nothing_runs()

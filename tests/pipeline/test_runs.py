@@ -2,7 +2,6 @@
 
 import json
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -113,23 +112,18 @@ def test_another_clone_elsewhere_writes_the_same_lock(
     trained: Clone, make_clone: Callable[[Path], Clone], tmp_path: Path
 ) -> None:
     other = make_clone(tmp_path / "a folder with spaces" / "ünlike")
-    other.run(
-        "dvc", "repro", TZ="Asia/Kolkata", LC_ALL="C", PYTHONHASHSEED="77", LANG="tr_TR.UTF-8"
-    )
+    other.run("dvc", "repro", TZ="Asia/Kolkata", LC_ALL="C", PYTHONHASHSEED="77")
     assert other.read("dvc.lock") == trained.read("dvc.lock")
     for name in ("metrics/evaluation.json", "search/trials.csv", "plots/error_by_hour.csv"):
         assert other.read(name) == trained.read(name)
-    deadline = time.monotonic() + 10
-    while other.processes() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert other.processes() == []
+    other.check_that_nothing_runs()
 
 
 def test_an_experiment_takes_its_settings_and_can_be_undone(trained: Clone) -> None:
     said = trained.command("evaluate", SET="search.max_evals=2 search.parallel_trials=1").stdout
     assert [stage for stage in STAGES if f"Running stage '{stage}'" in said] == STAGES[2:]
     assert "2 trials" in said
-    assert "This is a DVC experiment" in said
+    assert "the workspace holds it" in said
     assert "max_evals: 2 " in trained.read("params.yaml")
     assert len(trained.read("search/trials.csv").splitlines()) == 3
     assert trained.run("dvc", "exp", "list", "--name-only").stdout.strip()
