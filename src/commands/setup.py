@@ -34,7 +34,7 @@ def main(folder: str) -> None:
     run([python, "-m", "venv", "--clear", str(venv)], "the virtual environment can't be made")
     inside = str(venv / "bin" / "python")
     install(inside)
-    (packages(inside) / "trip_duration.pth").write_text(f"{ROOT / 'src'}\n")
+    add_source(packages(inside))
     ready.write_text(digest())
     print(f"The environment is ready after {time.time() - began:.0f} s.", flush=True)
 
@@ -77,6 +77,17 @@ def install(python: str) -> None:
         print("uv could not install the lock; trying pip, which takes longer …", flush=True)
         run([*pip, "-r", str(LOCK)], "the packages of requirements.txt can't be installed")
         subprocess.call([python, "-m", "compileall", "-q", "-j", "0", str(packages(python))])
+
+
+def add_source(site: Path) -> None:
+    """Let the environment's Python import the package from src/, in a notebook for example.
+
+    The path is relative: a repository may lie in a folder whose name not every locale can read,
+    and Python would not start on such a name.
+    """
+    path = os.path.relpath(ROOT / "src", site)
+    if path.isascii():
+        (site / "trip_duration.pth").write_text(path + "\n")
 
 
 def locked(name: str) -> str:

@@ -116,6 +116,6 @@ def _next(console: Console, name: str, *, experiment: bool) -> None:
         )
     if name in ("train", "evaluate"):
         console.print(
-            "Next       make ui: every run in Prefect and MLflow; dvc metrics diff, dvc plots show: what\n"
-            "           changed; make: all commands"
+            "Next       make ui: every run in Prefect and MLflow; make: all commands;\n"
+            "           dvc metrics diff, dvc plots show: what changed"
         )

@@ -34,6 +34,19 @@ def test_an_environment_that_is_ready_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "kept").exists()
 
 
+def test_the_package_is_found_from_any_folder(tmp_path: Path) -> None:
+    root = tmp_path / "ünlike"
+    site = root / ".venv" / "lib" / "python3" / "site-packages"
+    site.mkdir(parents=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(setup, "ROOT", root)
+        setup.add_source(site)
+        setup.add_source(tmp_path)  # from where no plain path leads there
+    line = (site / "trip_duration.pth").read_text("ascii").strip()
+    assert (site / line).resolve() == root / "src"
+    assert not (tmp_path / "trip_duration.pth").exists()
+
+
 def test_an_old_python_without_a_newer_one_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "version_info", (3, 9, 2))
     monkeypatch.setattr(setup.shutil, "which", lambda name: None)
