@@ -91,7 +91,8 @@ def test_a_store_that_is_there_costs_nothing(store: Path) -> None:
 
 def test_a_store_of_another_version_keeps_its_runs(store: Path) -> None:
     """An older MLflow's stamp: the store goes through the migrations, on a copy."""
-    assert tracking.log_evaluation({"rmse": 5.0}, name="evaluate") is not None
+    with tracking.search_run("search") as log:
+        log.finish({"rmse": 5.0})
     inode = (store / "mlflow.db").stat().st_ino
     (store / "mlflow.db.version").write_text("2.0.0")
     tracking.prepare()
@@ -268,34 +269,14 @@ def test_a_models_folder_has_no_pickle_and_pinned_requirements(
     assert any(line.startswith("xgboost") for line in requirements)
 
 
-def test_an_evaluation_has_its_metrics_files_and_tags(store: Path, tmp_path: Path) -> None:
-    plot = tmp_path / "residuals.csv"
-    plot.write_text("minutes\n1\n")
-    run_id = tracking.log_evaluation(
-        {"rmse": 5.0, "coverage": float("nan")},
-        [plot],
-        name="evaluate green",
-        params={"test": "2021-02"},
-        tags={"stage": "evaluate"},
-    )
-    (run,) = runs(store)
-    assert run.info.run_id == run_id
-    assert run.info.status == "FINISHED"
-    assert run.data.metrics == {"rmse": 5.0}
-    assert run.data.params == {"test": "2021-02"}
-    assert run.data.tags["stage"] == "evaluate"
-    assert [path.name for path in store.rglob("residuals.csv")] == ["residuals.csv"]
-
-
 def test_a_failure_is_one_line(
     store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     nowhere = tmp_path / "nowhere"
-    assert tracking.log_model(nowhere, nowhere, name="train") is None
-    assert tracking.log_evaluation({}, [nowhere], name="evaluate") is None
-    assert len(caplog.messages) == 2
+    assert tracking.log_model(nowhere, nowhere, name="evaluate") is None
+    assert len(caplog.messages) == 1
     assert all("\n" not in message and "nowhere" in message for message in caplog.messages)
-    assert [run.info.status for run in runs(store)] == ["FAILED", "FAILED"]
+    assert [run.info.status for run in runs(store)] == ["FAILED"]
 
 
 # -- what a run came from ------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 __all__ = [
     "EXPERIMENT",
     "SearchLog",
-    "log_evaluation",
     "log_model",
     "prepare",
     "search_run",
@@ -478,28 +477,6 @@ def log_model(
                 pip_requirements=_requirements(),
             )
     return str(logged.model_uri)
-
-
-@_never_fatal
-def log_evaluation(
-    metrics: Mapping[str, float],
-    artifacts: Sequence[str | Path] = (),
-    *,
-    name: str,
-    params: Mapping[str, Any] | None = None,
-    tags: Mapping[str, str] | None = None,
-) -> str:
-    """Log an evaluation: its metrics, and files or folders as artifacts.
-
-    Returns
-    -------
-    str or None
-        The run's id; None, and a line on the console, where MLflow failed.
-    """
-    with _run(name, params, metrics, tags) as (client, run_id):
-        for path in artifacts:
-            client.log_artifact(run_id, str(path))
-    return run_id
 
 
 @contextmanager
