@@ -463,7 +463,7 @@ def log_model(
         MLflow failed.
     """
     package = Path(__file__).resolve().parent
-    with _run(name, params, metrics, tags) as (_, run_id):
+    with _run(name, params, metrics, tags) as (_, run_id), _without_bytecode():
         mlflow = _import_with_pyfunc()
         mlflow.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI", ""))
         with mlflow.start_run(run_id=run_id, nested=True):
@@ -495,6 +495,16 @@ def _run(
         client.set_terminated(run_id, status="FAILED")
         raise
     client.set_terminated(run_id, status="FINISHED")
+
+
+@contextmanager
+def _without_bytecode() -> Iterator[None]:
+    """MLflow runs pyfunc.py where it lies: what Python compiles of it would join the model."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
 
 
 def _import_with_pyfunc() -> Any:
