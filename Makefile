@@ -4,13 +4,14 @@ VENV ?= .venv
 PYTHON ?= python3
 SET ?=
 ARGS ?=
-export SET ARGS
+TRIP ?=
+export SET ARGS TRIP
 
 RUN := $(VENV)/bin/python src/commands
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train ingest featurize search evaluate course ui test lint bench lock clean
+.PHONY: help setup train ingest featurize search evaluate explain course ui test lint bench lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -34,6 +35,9 @@ search: $(READY) ## the search for the best parameters, and what it needs
 
 evaluate: $(READY) ## the model's errors beside the baselines', and what they need
 	@$(RUN) evaluate
+
+explain: $(READY) ## why the model says what it says; TRIP='{"pickup": …}' explains one trip
+	@$(RUN) explain
 
 course: $(READY) ## reproduce the course's own model and its RMSE (one to three minutes)
 	@$(VENV)/bin/python benchmarks/course.py

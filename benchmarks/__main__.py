@@ -6,7 +6,15 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-ALL = ("featurize", "orchestration", "fresh_clone", "accuracy", "course")
+ALL = (
+    "featurize",
+    "orchestration",
+    "fresh_clone",
+    "course",
+    "accuracy",
+    "drift",
+    "automl",
+)
 
 
 def main(names: list[str]) -> int:

@@ -64,6 +64,20 @@ def test_the_committed_settings_are_right(root: Path) -> None:
         ("search.space.objective={choice: [reg:square]}", "expected count:poisson"),
         ("search.space.max_depth={}", "search.space.max_depth has 0 distributions"),
         ("search.space.max_depth=3", "search.space.max_depth is 3: expected a mapping"),
+        ("search.points_to_evaluate=[{max_dept: 3}]", "did you mean max_depth?"),
+        ("search.points_to_evaluate=[{max_depth: 99}]", "which search.space cannot draw"),
+        ("search.points_to_evaluate=[{max_depth: deep}]", "[0].max_depth is 'deep': expected"),
+        (
+            "search.space.grow_policy={choice: [depthwise]} "
+            "search.points_to_evaluate=[{grow_policy: lossguide}]",
+            "grow_policy is 'lossguide': expected one of ['depthwise']",
+        ),
+        ("train.refit=true data.test=[]", "train.refit is true and data.test has no months"),
+        ("train.stop_on=test", "train.stop_on is 'test': expected 'inside' or 'validation'."),
+        ("train.half_life=0", "train.half_life is 0: expected a number greater than 0."),
+        ("features.geometry=flat", "features.geometry is 'flat': expected 'map' or 'learned'."),
+        ("intervals.level=90", "intervals.level is 90: expected a number less than or equal to"),
+        ("intervals.calibration_every=1", "expected a number greater than or equal to 2"),
         ("train.params.max_depth=deep", "train.params.max_depth is 'deep': expected a number."),
         ("train.params.depth=3", "train.params has 'depth'"),
         ("clean.min_minutes=70", "clean.min_minutes is 70 and clean.max_minutes 60"),
@@ -138,7 +152,9 @@ KEYS = [
     "clean.min_minutes", "clean.max_minutes", "clean.max_miles", "clean.other_months",
     "features.preset", "features.categorical", "features.folds", "search.max_evals",
     "search.algorithm", "search.space", "search.space.max_depth", "search.timeout_minutes",
-    "train.nthread", "train.params", "train.max_bin",
+    "train.nthread", "train.params", "train.max_bin", "train.stop_on", "train.stop_days",
+    "train.half_life", "train.level_days", "train.refit", "features.geometry",
+    "features.trend", "search.points_to_evaluate", "intervals.level", "intervals.calibration_every",
 ]  # fmt: skip
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
@@ -166,3 +182,9 @@ def test_any_value_is_taken_or_refused_with_a_sentence(text: str, key: str, valu
     except SettingsError as error:
         message = str(error)
     assert "\n" not in message
+
+
+def test_a_model_that_learned_from_validation_is_judged_on_test_alone(text: str) -> None:
+    _, chosen = params.override(text, {"train.refit": True})
+    assert chosen.judged == ["test"]
+    assert params.override(text, {})[1].judged == ["validation", "test"]

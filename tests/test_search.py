@@ -225,3 +225,17 @@ def test_every_distribution_becomes_hyperopts() -> None:
     space = {name: {name: arguments[count]} for name, count in DISTRIBUTIONS.items()}
     drawn = sample(hyperopt_space(space), rng=np.random.default_rng(1))
     assert set(drawn) == set(DISTRIBUTIONS)
+
+
+def test_the_first_trials_are_those_that_are_named(pair: tuple) -> None:
+    points = [
+        {"learning_rate": 0.25, "max_depth": 3, "min_child_weight": 5, "grow_policy": "lossguide"},
+        {"max_depth": 2},
+    ]
+    found = train_model_search(*pair, SPACE, **SETTINGS, points_to_evaluate=points)
+    assert found.trials[0].params == points[0]
+    assert found.trials[1].params["max_depth"] == 2
+    assert set(found.trials[1].params) == set(SPACE)  # what is not named is drawn
+    drawn = train_model_search(*pair, SPACE, **SETTINGS)
+    assert found.trials[2].params == drawn.trials[2].params  # the random ones are as they were
+    assert found.trials[7].params != drawn.trials[7].params  # TPE has learned from the points

@@ -16,7 +16,9 @@ import pytest
 
 from trip_duration import tracking
 from trip_duration.errors import TripDurationError
+from trip_duration.intervals import Calibration, train_quantiles
 from trip_duration.orchestration import OURS, environment
+from trip_duration.prediction import FILES
 from trip_duration.trips import SCHEMA
 
 SOURCE = Path(tracking.__file__).parents[1]
@@ -183,7 +185,7 @@ def test_a_search_survives_mlflow(store: Path, caplog: pytest.LogCaptureFixture)
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> tuple[Path, Path]:
+def model(tmp_path: Path) -> list[Path]:
     """A tiny model that says three minutes a mile, but for what it never saw."""
     import xgboost as xgb
 
@@ -211,17 +213,31 @@ def model(tmp_path: Path) -> tuple[Path, Path]:
     booster = xgb.train({"max_depth": 3, "nthread": 1}, matrix, 20)
     write_json(builder.to_json(), tmp_path / "features.json")
     booster.save_model(tmp_path / "model.ubj")
-    return tmp_path / "model.ubj", tmp_path / "features.json"
+    quantiles = train_quantiles(
+        builder.matrix(builder.transform(trips)),
+        trips["duration"].to_numpy(),
+        level=0.9,
+        rounds=5,
+        nthread=1,
+        names=builder.columns,
+        types=builder.feature_types,
+    )
+    quantiles.save_model(tmp_path / "intervals.ubj")
+    calibration = Calibration(
+        level=0.9, edges=(), below=(1.0,), above=(1.5,), pad=1.0, constant=4.0, trips=99
+    )
+    write_json(calibration.to_json(), tmp_path / "intervals.json")
+    return [tmp_path / file for file in FILES]
 
 
 def test_a_model_takes_raw_trips_and_gives_minutes(
-    store: Path, model: tuple[Path, Path], capfd: pytest.CaptureFixture[str]
+    store: Path, model: list[Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
     import pandas as pd
 
-    from trip_duration.prediction import load, predict_minutes
+    from trip_duration.prediction import load
 
-    address = tracking.log_model(*model, name="train green", metrics={"rmse": 5.0})
+    address = tracking.log_model(model, name="train green", metrics={"rmse": 5.0})
     assert address is not None
     assert capfd.readouterr() == ("", "")  # no advice, no progress bar
 
@@ -237,10 +253,13 @@ def test_a_model_takes_raw_trips_and_gives_minutes(
             "store_and_forward": [True, False],
         }
     )
-    minutes = loaded.predict(trips)
-    assert minutes == pytest.approx([20, 0], abs=2.5)
-    assert minutes[1] == 0  # the booster alone says less
-    np.testing.assert_array_equal(minutes, predict_minutes(trips, *load(*model)))
+    said = loaded.predict(trips)
+    assert said["minutes"].to_numpy() == pytest.approx([20, 0], abs=2.5)
+    assert said["minutes"][1] == 0  # the booster alone says less
+    for name, values in load(model[0].parent).predict(trips).items():
+        np.testing.assert_array_equal(said[name], values)
+    assert (said["lower"] <= said["minutes"]).all()
+    assert (said["minutes"] < said["upper"]).all()
 
     signature = loaded.metadata.signature
     needed = [column.name for column in signature.inputs if column.required]
@@ -253,10 +272,8 @@ def test_a_model_takes_raw_trips_and_gives_minutes(
         loaded.predict(trips.drop(columns="dropoff_zone"))
 
 
-def test_a_models_folder_has_no_pickle_and_pinned_requirements(
-    store: Path, model: tuple[Path, Path]
-) -> None:
-    tracking.log_model(*model, name="train green")
+def test_a_models_folder_has_no_pickle_and_pinned_requirements(store: Path, model: Path) -> None:
+    tracking.log_model(model, name="train green")
     (folder,) = (store / "artifacts" / "models").glob("*/artifacts")
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert {"model.ubj", "features.json", "pyfunc.py", "MLmodel"} <= {path.name for path in files}
@@ -273,7 +290,7 @@ def test_a_failure_is_one_line(
     store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     nowhere = tmp_path / "nowhere"
-    assert tracking.log_model(nowhere, nowhere, name="evaluate") is None
+    assert tracking.log_model([nowhere], name="evaluate") is None
     assert len(caplog.messages) == 1
     assert all("\n" not in message and "nowhere" in message for message in caplog.messages)
     assert [run.info.status for run in runs(store)] == ["FAILED"]

@@ -7,13 +7,16 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from trip_duration.errors import TripDurationError
+from trip_duration.splits import Roles, Rows, divide
 from trip_duration.training import (
     COURSE_PARAMS,
     booster_params,
     load_booster,
     matrices,
+    recent_level,
     save_booster,
     train_best_model,
+    train_model,
 )
 
 
@@ -44,8 +47,8 @@ def test_a_fit_learns_stops_early_and_keeps_its_best_round(pair: tuple) -> None:
     fit = train_best_model(*pair, PARAMS, num_boost_round=300, early_stopping_rounds=5)
     assert 5 < fit.rounds < 300
     assert fit.booster.num_boosted_rounds() == fit.rounds
-    assert len(fit.curve["validation"]) == len(fit.curve["train"]) == fit.rounds + 5
-    assert fit.rmse == min(fit.curve["validation"]) == fit.curve["validation"][fit.rounds - 1]
+    assert len(fit.curve["held_out"]) == len(fit.curve["train"]) == fit.rounds + 5
+    assert fit.rmse == min(fit.curve["held_out"]) == fit.curve["held_out"][fit.rounds - 1]
     assert fit.rmse < 2  # the noise is 1, and the spread of y is 8
 
 
@@ -119,5 +122,63 @@ def test_a_device_that_is_not_there_is_one_sentence(pair: tuple) -> None:
 
 def test_no_rows_are_one_sentence() -> None:
     X, y = rows(1)
-    with pytest.raises(TripDurationError, match=r"no trips are left .*data.validation"):
+    with pytest.raises(TripDurationError, match=r"no trips to stop on: .*clean"):
         matrices(X, y, X[:0], y[:0])
+
+
+def roles_of(**how: object) -> Roles:
+    """A month to learn from, whose last week takes half as long again, and one to judge on."""
+    parts = []
+    for seed, first in ((1, 0), (2, 31)):
+        X, y = rows(seed, 1200)
+        day = np.sort(np.random.default_rng(seed).integers(first, first + 28, 1200))
+        y = np.where(day > first + 20, y * 1.5, y)
+        parts.append(Rows(X, y, day + 18628))  # from 2021-01-01 on
+    return divide(*parts, train_months=["2021-01"], validation_months=["2021-02"], **how)
+
+
+def test_the_model_learns_from_all_for_the_rounds_that_were_found() -> None:
+    import xgboost as xgb
+
+    roles = roles_of(stop_days=10)
+    how = {"num_boost_round": 60, "early_stopping_rounds": 5}
+    booster, fit = train_model(roles, PARAMS, **how)
+    assert booster.num_boosted_rounds() == fit.rounds < 60
+    last = roles.stop.where(roles.stop.day > roles.stop.day.max() - 7)
+    errors = [
+        np.abs(b.predict(xgb.DMatrix(last.X)) - last.minutes).mean() for b in (booster, fit.booster)
+    ]
+    assert errors[0] < errors[1]  # it has seen those days, the first fit has not
+
+
+def test_where_the_validation_months_stop_the_first_fit_is_the_model() -> None:
+    roles = roles_of(stop_on="validation")
+    booster, fit = train_model(roles, PARAMS, num_boost_round=40, early_stopping_rounds=5)
+    assert booster is fit.booster
+
+
+def test_recent_trips_count_more() -> None:
+    import xgboost as xgb
+
+    roles = roles_of(stop_on="validation")
+    how = {"num_boost_round": 30, "early_stopping_rounds": 30}
+    late = roles.fit.where(roles.fit.day > roles.fit.day.max() - 7)
+    bias = [
+        np.mean(train_model(roles, PARAMS, half_life=share, **how)[0].predict(
+            xgb.DMatrix(late.X)) - late.minutes)
+        for share in (None, 0.1)
+    ]  # fmt: skip
+    assert bias[0] < bias[1] < 0.5  # without, the late trips are said to be as short as the others
+
+
+def test_the_level_is_that_of_the_last_days() -> None:
+    day = np.repeat([1, 2, 3], 4)
+    predicted = np.full(12, 10.0)
+    actual = np.where(day == 3, 12.0, np.where(day == 2, 11.0, 10.0))
+    assert recent_level(actual, predicted, day, 1) == 1.2
+    assert recent_level(actual, predicted, day, 2) == 1.15
+    assert recent_level(actual, predicted, day, None) == 1.0
+    booster, _ = train_model(
+        roles_of(stop_days=10), PARAMS, level_days=4, num_boost_round=40, early_stopping_rounds=5
+    )
+    assert float(booster.attr("level")) > 1.1  # the week that took longer was not learned from

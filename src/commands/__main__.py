@@ -24,6 +24,10 @@ def main(arguments: list[str]) -> int:
                 from commands.pipeline import run
 
                 return run(name, os.environ.get("SET", ""))
+            case ["explain"]:
+                from commands.explain import explain
+
+                return explain(ROOT, os.environ.get("TRIP", ""))
             case ["ui"]:
                 from trip_duration.orchestration import serve
 

@@ -80,7 +80,7 @@ def _trials(console: Console, params: Params) -> None:
     ended = f" of {asked}, ended by search.timeout_minutes" if done < asked else ""
     console.print(
         f"Search     {done} trials{ended}, the best of them number {best['trial']}: "
-        f"validation RMSE {best['rmse']:.3f} minutes"
+        f"RMSE {best['rmse']:.3f} minutes on the days held out for it"
     )
 
 
@@ -91,11 +91,18 @@ def _errors(console: Console) -> None:
         cells = (f"{row[key]:.3f}" for key in ("rmse", "mae", "p50", "p90"))
         table.add_row(row["name"], row["split"], *cells)
     console.print(table)
+    split = "test" if "test" in found else "validation"
+    held = found[split]["intervals"]
+    console.print(
+        f"Intervals  {held['coverage']:.1%} of the {split} trips lie in theirs "
+        f"({held['level']:.0%} should), {held['width']:.1f} minutes wide on average "
+        f"(equally wide: {held['constant_width']:.1f})"
+    )
     floor = read_json("metrics/ingest.json").get("noise_floor")
     if floor:
         console.print(
-            f"The simulated city's own noise: no model can be expected below an RMSE of "
-            f"{floor['metered']:.3f}, or {floor['booking']:.3f} without the metered distance."
+            f"Noise      of the simulated city: no model can be expected below an RMSE of "
+            f"{floor['metered']:.3f}, or {floor['booking']:.3f} without the metered distance"
         )
 
 

@@ -1,4 +1,4 @@
-"""Stage 3: search the booster's parameters on the training and validation months."""
+"""Stage 3: search the booster's parameters on trips that are held out for it."""
 
 from pathlib import Path
 from typing import Any
@@ -6,11 +6,13 @@ from typing import Any
 from tqdm import tqdm
 
 from trip_duration import tracking
-from trip_duration.files import sha256, write_csv, write_json
+from trip_duration.features import FeatureBuilder
+from trip_duration.files import read_json, sha256, write_csv, write_json
 from trip_duration.orchestration import stage_flow, table, task
 from trip_duration.params import Params
 from trip_duration.search import Journal, SearchResult, Trial, journal_path, train_model_search
-from trip_duration.training import read_matrices
+from trip_duration.splits import read_roles, weights
+from trip_duration.training import matrices
 
 READ = ("data/features/train.parquet", "data/features/validation.parquet", "models/features.json")
 
@@ -49,10 +51,19 @@ def run_trials(params: Params, journal: Journal) -> SearchResult:
             bar.set_postfix_str(f"best RMSE {best:.4f} min", refresh=False)
             bar.update()
 
-        train, validation = read_matrices(max_bin=params.train.max_bin)
-        found = train_model_search(
-            train, validation, journal=journal, on_trial=finished, **settings_of(params)
+        builder = FeatureBuilder.from_json(read_json("models/features.json"))
+        roles = read_roles(params, builder)
+        pair = matrices(
+            roles.fit.X,
+            roles.fit.minutes,
+            roles.stop.X,
+            roles.stop.minutes,
+            names=builder.columns,
+            types=builder.feature_types,
+            weight=weights(roles.fit.day, params.train.half_life),
+            max_bin=params.train.max_bin,
         )
+        found = train_model_search(*pair, journal=journal, on_trial=finished, **settings_of(params))
         if found.best and found.best.loss is not None:
             log.finish({"rmse": found.best.loss, "best_trial": found.best.number})
     return found
@@ -61,7 +72,9 @@ def run_trials(params: Params, journal: Journal) -> SearchResult:
 @stage_flow("search")
 def search(params: Params) -> None:
     """search/best_params.json and search/trials.csv."""
-    digests = [sha256(path) for path in READ]
+    chosen = params.train
+    divided = [chosen.stop_on, chosen.stop_days, chosen.half_life]
+    digests = [*(sha256(path) for path in READ), repr([*divided, params.intervals])]
     journal = Journal(journal_path(Path(".cache/search"), settings_of(params), digests))
     result = run_trials(params, journal)
     write_csv(result.table(), "search/trials.csv")

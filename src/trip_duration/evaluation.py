@@ -1,12 +1,20 @@
 """How good the predictions are, beside what a naive person would say."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-__all__ = ["NAMES", "comparison", "comparison_markdown", "metrics", "slices"]
+__all__ = [
+    "NAMES",
+    "by_borough",
+    "by_hour",
+    "comparison",
+    "comparison_markdown",
+    "metrics",
+    "slices",
+]
 
 # What the baselines are called where people read of them.
 NAMES = {
@@ -109,17 +117,27 @@ def slices(
         name in its first column, then ``trips``, ``rmse``, ``mae`` and ``bias`` in minutes.
     """
     actual = trips["duration"].to_numpy()
+    return {
+        "hour": _slice("hour", by_hour(trips), actual, predicted),
+        "borough": _slice("borough", by_borough(trips, boroughs), actual, predicted),
+        "distance": _slice("distance", _bands(trips), actual, predicted),
+        "month": _slice("month", months, actual, predicted),
+    }
+
+
+def by_hour(trips: pa.Table) -> np.ndarray:
+    """The hour of each pickup as two digits, array of str of shape (trips,)."""
     hour = trips["pickup"].to_numpy().astype("datetime64[h]").astype(np.int64) % 24
+    return np.array([f"{value:02d}" for value in range(24)], dtype=object)[hour]
+
+
+def by_borough(trips: pa.Table, boroughs: Mapping[int, str]) -> np.ndarray:
+    """The borough of each pickup or ``unknown``, array of str of shape (trips,)."""
     zone = trips["pickup_zone"].fill_null(-1).to_numpy()
     names = np.full(int(max(zone.max(initial=0), *boroughs, 0)) + 2, "unknown", dtype=object)
     for number, borough in boroughs.items():
         names[number] = borough
-    return {
-        "hour": _slice("hour", [f"{value:02d}" for value in hour], actual, predicted),
-        "borough": _slice("borough", names[zone], actual, predicted),
-        "distance": _slice("distance", _bands(trips), actual, predicted),
-        "month": _slice("month", months, actual, predicted),
-    }
+    return names[zone]
 
 
 def _bands(trips: pa.Table) -> np.ndarray:

@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from trip_duration.errors import SettingsError, TripDurationError
+from trip_duration.geometry import PairDistances, learned
 from trip_duration.trips import SCHEMA, Rules, clean, to_canonical
 
 if TYPE_CHECKING:
@@ -49,7 +50,9 @@ CLOCKS = 48  # the hours of a working day, then those of a weekend or holiday
 WEEK = 7 * 24 * 60  # minutes
 CODES = 100_000  # a category is a whole number below this (vendors go to B99999), or missing: -1
 MAX_MILES = 60.0  # meters that say this or more, or 0 or less, are wrong: see `distance`
-FORMAT = 1  # of `FeatureBuilder.to_json`
+TURN = math.radians(29)  # Manhattan's avenues run 29 degrees east of north
+NEAR = 0.3  # miles added to the straight line that the driven distance is divided by
+FORMAT = 2  # of `FeatureBuilder.to_json`
 
 # Trips of an average kind that are mixed into each mean, so that rare cells say little: round
 # numbers, not tuned.
@@ -98,6 +101,24 @@ _FEATURES = {
     "rate_code": _Feature("row", True, "TLC's id of the fare's rate"),
     "trip_type": _Feature("row", True, "1 hailed on the street, 2 dispatched"),
     "store_and_forward": _Feature("row", True, "1 where the record was sent later"),
+    "date": _Feature("day", True, "days since 1970: after training it says that it is late"),
+    "pickup_x": _Feature("pickup", False, "miles of the zone's middle east of the city's"),
+    "pickup_y": _Feature("pickup", False, "miles of the zone's middle north of the city's"),
+    "dropoff_x": _Feature("dropoff", False, "miles of the zone's middle east of the city's"),
+    "dropoff_y": _Feature("dropoff", False, "miles of the zone's middle north of the city's"),
+    "pickup_across": _Feature("pickup", False, "pickup_x on axes turned like Manhattan's streets"),
+    "pickup_along": _Feature("pickup", False, "pickup_y on axes turned like Manhattan's avenues"),
+    "dropoff_across": _Feature("dropoff", False, "dropoff_x on axes turned like the streets"),
+    "dropoff_along": _Feature("dropoff", False, "dropoff_y on axes turned like the avenues"),
+    "middle_x": _Feature("pair", False, "miles east, halfway between the zones"),
+    "middle_y": _Feature("pair", False, "miles north, halfway between the zones"),
+    "across": _Feature("pair", False, "miles from zone to zone along the streets"),
+    "along": _Feature("pair", False, "miles from zone to zone along the avenues"),
+    "bearing": _Feature("pair", False, "direction from zone to zone, degrees from east, to 180"),
+    "straight_miles": _Feature("pair", False, "miles between the zones as the crow flies"),
+    "grid_miles": _Feature("pair", False, "miles between the zones by streets and avenues"),
+    "detour": _Feature("row", False, "miles driven over the straight miles and 0.3 more"),
+    "extra_miles": _Feature("row", False, "miles driven less the straight miles"),
     "pickup_distance": _Feature("pickup", False, "miles typical of trips from the zone"),
     "dropoff_distance": _Feature("dropoff", False, "miles typical of trips to the zone"),
     "pair_distance": _Feature("pair", False, "miles typical of the zone pair"),
@@ -111,32 +132,35 @@ _FEATURES = {
 }
 CATALOGUE = {name: feature.meaning for name, feature in _FEATURES.items()}
 """What each feature says; typical means the geometric mean over the training trips, and slow means
-longer than a trip of its distance takes on average."""
+longer than a trip of its distance takes on average. Where the zones are comes from a map, or is
+learned from the training trips' distances (`trip_duration.geometry`)."""
 
 _TIME = ["time_of_day", "weekday", "hour_of_week", "hour_sin", "hour_cos", "weekend", "holiday"]
 
+_PLACES = [
+    *("pickup_x", "pickup_y", "dropoff_x", "dropoff_y"),
+    *("pickup_across", "pickup_along", "dropoff_across", "dropoff_along"),
+    *("middle_x", "middle_y", "across", "along", "bearing", "straight_miles", "grid_miles"),
+]
+_GEOMETRY = frozenset([*_PLACES, "detour", "extra_miles"])
+
+# Zones themselves and encodings of the target are in neither preset: once the model knows where the
+# zones are they no longer help, and on months that nobody has seen they hurt (docs/accuracy.md).
 PRESETS: dict[str, tuple[list[str], list[str]]] = {
     "course": (["PU_DO"], ["trip_distance"]),
     "metered": (
-        ["pickup_zone", "dropoff_zone"],
+        [],
         [
             *_TIME,
-            *("distance", "distance_odd", "pair_distance", "distance_ratio"),
-            *("pickup_residual", "dropoff_residual", "pair_residual", "hour_residual"),
+            *("distance", "distance_odd", "detour", "extra_miles"),
+            *_PLACES,
             *("passenger_count", "vendor", "rate_code", "trip_type", "store_and_forward"),
         ],
     ),
     # When a ride is booked, its time and its zones are known, and what earlier trips were like.
     # The meter, the rate and how the record was sent are not; nor is the vendor, since the cab has
     # not been chosen; nor trip_type and passenger_count, which the driver keys in at the pickup.
-    "booking": (
-        ["pickup_zone", "dropoff_zone"],
-        [
-            *_TIME,
-            *("pair_distance", "pickup_minutes", "dropoff_minutes"),
-            *("pickup_residual", "dropoff_residual", "hour_residual"),
-        ],
-    ),
+    "booking": ([], [*_TIME, *_PLACES, "pair_distance"]),
 }
 """Categorical and numerical columns of each preset."""
 _NATIVE = ("metered", "booking")
@@ -422,6 +446,8 @@ class _Block:
         """A feature as float64, NaN where it is missing."""
         if name == "holiday":
             return self.holiday.astype(np.float64)
+        if name == "date":
+            return self.day.astype(np.float64)
         if name in ("pickup_zone", "dropoff_zone"):
             return _ZONE_TABLE.take(self.arrays[name])
         if name in _WEEK_TABLES:
@@ -458,6 +484,8 @@ def _columns_read(names: Iterable[str]) -> list[str]:
         "distance": ["trip_distance"],
         "distance_odd": ["trip_distance"],
         "distance_ratio": ["trip_distance", *zones],
+        "detour": ["trip_distance", *zones],
+        "extra_miles": ["trip_distance", *zones],
     }
     read: list[str] = []
     for name in names:
@@ -471,7 +499,9 @@ def _columns_learned(names: Iterable[str]) -> list[str]:
     names = list(names)
     learned = [name for name in names if name in _ENCODED or name == "distance_ratio"]
     statistics = ["pickup", "pickup_zone", "dropoff_zone", "trip_distance", "duration"]
-    return list(dict.fromkeys([*(statistics if learned else []), *_columns_read(names)]))
+    places = ["pickup_zone", "dropoff_zone", "trip_distance"] if _GEOMETRY & set(names) else []
+    read = [*(statistics if learned else []), *places, *_columns_read(names)]
+    return list(dict.fromkeys(read))
 
 
 # Statistics of the training months
@@ -509,6 +539,7 @@ class _Encodings:
     """Tables of what was learned of the target; of training trips, one for each fold in a row."""
 
     tables: dict[str, np.ndarray]
+    where: dict[str, np.ndarray]  # of `_where`: nothing in them was learned from the target
     folds: _Folds | None = None
 
     def value(self, name: str, block: _Block, fold: np.ndarray | None) -> np.ndarray:
@@ -516,12 +547,51 @@ class _Encodings:
         if name == "distance_ratio":
             typical = self.value("pair_distance", block, fold)
             return block.value("distance") / np.where(typical > 0, typical, np.nan)
+        if name == "detour":
+            return block.value("distance") / (self.value("straight_miles", block, fold) + NEAR)
+        if name == "extra_miles":
+            return block.value("distance") - self.value("straight_miles", block, fold)
+        if name in self.where:
+            return self.where[name].take(getattr(block, _FEATURES[name].key))
         if name not in _ENCODED:
             return block.value(name)
         cell = getattr(block, _FEATURES[name].key)
         if self.folds is not None:
             cell = cell * np.int64(self.folds.count) + fold
         return self.tables[name].take(cell)
+
+
+def _where(places: np.ndarray) -> dict[str, np.ndarray]:
+    """Tables of what the zones' places say, by zone and by pair, in miles and degrees.
+
+    Sines, roots and angles are rounded: see the module's notes.
+
+    Parameters
+    ----------
+    places : array of shape (ZONES, 2)
+        Miles east and north by zone; NaN for a zone whose place is not known.
+    """
+    x, y = places.T
+    across = x * math.cos(TURN) - y * math.sin(TURN)
+    along = x * math.sin(TURN) + y * math.cos(TURN)
+
+    def between(axis: np.ndarray) -> np.ndarray:
+        return (axis - axis[:, None]).ravel()  # from the pickup, which is the row
+
+    dx, dy, streets, avenues = (between(axis) for axis in (x, y, across, along))
+    tables = {
+        "middle_x": ((x + x[:, None]) / 2).ravel(),
+        "middle_y": ((y + y[:, None]) / 2).ravel(),
+        "across": streets,
+        "along": avenues,
+        "bearing": np.degrees(np.arctan2(dy, dx)),
+        "straight_miles": np.hypot(dx, dy),
+        "grid_miles": np.abs(streets) + np.abs(avenues),
+    }
+    for end in ("pickup", "dropoff"):
+        tables |= {f"{end}_x": x, f"{end}_y": y}
+        tables |= {f"{end}_across": across, f"{end}_along": along}
+    return {name: np.round(table, 4) + 0.0 for name, table in tables.items()}
 
 
 def _grid(values: np.ndarray) -> np.ndarray:
@@ -540,11 +610,6 @@ class _Sums:
     def add(self, block: _Block, fold: np.ndarray) -> None:
         """Count a block of trips in."""
         log_minutes = _grid(np.log(np.maximum(block.arrays["duration"], 1 / 60)))
-        if not np.isfinite(log_minutes.sum()):
-            raise TripDurationError(
-                "The column 'duration' has training trips whose minutes are missing or infinite: "
-                "expected a finite number in each; remove those trips."
-            )
         if "minutes" in self._kinds:
             self._count("all", "pair", block, fold, n=1.0, y=log_minutes)
         if self._kinds & {"distance", "residual"}:
@@ -686,12 +751,16 @@ def _refuse(name: object, key: str) -> NoReturn:
 
 
 def _checked(
-    preset: str, categorical: Sequence[str] | None, numerical: Sequence[str] | None
+    preset: str,
+    categorical: Sequence[str] | None,
+    numerical: Sequence[str] | None,
+    trend: bool = False,
 ) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
     """The preset and its categorical and numerical columns."""
     if not categorical and not numerical:
         if preset in PRESETS:
-            return preset, tuple(PRESETS[preset][0]), tuple(PRESETS[preset][1])
+            late = ["date"] if trend else []
+            return preset, tuple(PRESETS[preset][0]), (*PRESETS[preset][1], *late)
         if preset == "custom":
             raise SettingsError(
                 "features.categorical and features.numerical are both empty: with features.preset "
@@ -758,6 +827,8 @@ class FeatureBuilder:
         The features, by name.
     seed, folds : int
         What the folds of the training trips were drawn from, and how many there are.
+    places : numpy.ndarray of shape (266, 2) or None
+        Miles east and north by zone id, NaN where not known; None where no feature needs them.
     """
 
     preset: str
@@ -765,6 +836,7 @@ class FeatureBuilder:
     numerical: tuple[str, ...]
     seed: int
     folds: int
+    places: np.ndarray | None
     _levels: dict[str, np.ndarray]  # categories of each one-hot feature, in rising order
     _served: dict[str, np.ndarray]  # tables of shape (cells,), learned from all training trips
     _held_out: dict[str, np.ndarray] | None  # (cells * folds,), each learned without a fold
@@ -779,6 +851,8 @@ class FeatureBuilder:
         numerical: Sequence[str] | None = None,
         seed: int = 42,
         folds: int = 5,
+        places: np.ndarray | None = None,
+        trend: bool = False,
     ) -> "FeatureBuilder":
         """Learn from the training months, in one pass and in memory that does not grow with them.
 
@@ -795,6 +869,11 @@ class FeatureBuilder:
             Draws the folds.
         folds : int
             Parts of the training trips; a trip's encodings come from the parts it is not in.
+        places : array of shape (266, 2), optional
+            Miles east and north by zone id, as `trip_duration.geometry.projected` makes them of a
+            map. Without, they are learned from the training trips' distances.
+        trend : bool
+            Add the ``date`` to the preset's columns.
 
         Returns
         -------
@@ -811,7 +890,7 @@ class FeatureBuilder:
             raise SettingsError(f"features.folds is {folds}: expected 2 to 50.")
         builder = cls()
         builder.preset, builder.categorical, builder.numerical = _checked(
-            preset, categorical, numerical
+            preset, categorical, numerical, trend
         )
         builder.seed, builder.folds = int(seed), int(folds)
 
@@ -819,16 +898,26 @@ class FeatureBuilder:
         sums = _Sums(kinds, folds)
         onehot = {} if builder.native else dict.fromkeys(builder.categorical)
         present = {name: np.zeros(CODES + 1, bool) for name in onehot}
-        needed = _columns_learned([*builder._encoded, *onehot])
+        located = [name for name in builder.features if name in _GEOMETRY]
+        driven = PairDistances() if located and places is None else None
+        learning = [*builder._encoded, *onehot, *(located if driven else [])]
+        needed = list(dict.fromkeys(["duration", *_columns_learned(learning)]))
         rows = 0
         for month, parts in enumerate(_sources(months)):
             first = 0
             for part in _tables(parts, needed):
                 trips = _read(part, needed)
+                if not np.isfinite(trips.arrays["duration"].sum()):
+                    raise TripDurationError(
+                        "The column 'duration' has training trips whose minutes are missing or "
+                        "infinite: expected a finite number in each; remove those trips."
+                    )
                 drawn = _Folds(folds, builder.seed, month, first)
                 for held, block in trips.blocks:
                     if kinds:
                         sums.add(block, drawn.draw(held))
+                    if driven:
+                        driven.add(block.pickup, block.dropoff, block.arrays["trip_distance"])
                     for name, seen in present.items():
                         seen[block.code(name)] = True  # -1, missing, is the last place
                 first += trips.rows
@@ -839,6 +928,9 @@ class FeatureBuilder:
                 "look at what was set aside in metrics/ingest.json, or name other months in "
                 "data.train."
             )
+        if driven:
+            places = learned(*driven.medians())
+        builder.places = _placed(places) if located else None
         builder._levels = {name: _codes_present(seen) for name, seen in present.items()}
         tables = _learned(sums, kinds) if kinds else {}
         builder._served = {name: table[-1] for name, table in tables.items()}
@@ -854,13 +946,14 @@ class FeatureBuilder:
 
     @property
     def features(self) -> list[str]:
-        """The columns of what `transform` gives, less ``duration``."""
+        """The columns of what `transform` gives, less ``day`` and ``duration``."""
         return [*self.categorical, *self.numerical]
 
     @property
     def schema(self) -> pa.Schema:
         """The schema of what `transform` gives for trips that have a duration."""
-        return pa.schema([*self._fields, pa.field("duration", pa.float64())])
+        answer = [pa.field("day", pa.date32()), pa.field("duration", pa.float64())]
+        return pa.schema([*self._fields, *answer])
 
     @property
     def columns(self) -> list[str]:
@@ -889,9 +982,9 @@ class FeatureBuilder:
         pyarrow.Table
             A row for each trip. Native: float32, NaN where a value is missing. One-hot: a category
             as int32, its place among those of the training months or -1, and numbers as float64.
-            ``duration`` follows where the trips have it.
+            Where the trips have a duration, ``day`` (of the pickup) and ``duration`` follow.
         """
-        return self._table(trips, _Encodings(self._served))
+        return self._table(trips, self._serving)
 
     def transform_training(
         self, trips: "pa.Table | pd.DataFrame", *, month: int = 0, first_row: int = 0
@@ -983,6 +1076,7 @@ class FeatureBuilder:
             "numerical": list(self.numerical),
             "seed": self.seed,
             "folds": self.folds,
+            "places": None if self.places is None else [_listed(row) for row in self.places],
             "levels": {name: codes.tolist() for name, codes in self._levels.items()},
             "encodings": encodings,
         }
@@ -997,7 +1091,7 @@ class FeatureBuilder:
             If the data is not what `to_json` gives.
         """
         fields = {"format", "preset", "categorical", "numerical", "seed", "folds"}
-        fields |= {"levels", "encodings"}
+        fields |= {"places", "levels", "encodings"}
         _expect(isinstance(data, Mapping) and set(data) == fields, f"the keys {sorted(fields)}")
         _expect(data["format"] == FORMAT, f"format {FORMAT}")
         builder = cls()
@@ -1009,12 +1103,20 @@ class FeatureBuilder:
         preset = data["preset"]
         _expect(isinstance(preset, str), "a preset")
         custom = preset == "custom"
-        made = _checked(preset, *(lists if custom else (None, None)))
+        chosen = lists if custom else [None, None]
+        trend = not custom and "date" in data["numerical"]
+        made = _checked(preset, chosen[0], chosen[1], trend)
         _expect(made == (preset, *map(tuple, lists)), "the preset's own columns")
         builder.preset, builder.categorical, builder.numerical = made
         builder.seed = _whole(data["seed"], "seed", -(2**63), 2**63 - 1)
         builder.folds = _whole(data["folds"], "folds", 2, 50)
 
+        places, located = data["places"], _GEOMETRY & set(builder.features)
+        _expect((places is not None) == bool(located), "places, where a feature needs them")
+        if located:
+            _expect(isinstance(places, list) and len(places) == ZONES, f"places of {ZONES} zones")
+            places = np.array([_numbers(row, "places", 2) for row in places])
+        builder.places = places
         onehot = () if builder.native else builder.categorical
         levels, encodings = data["levels"], data["encodings"]
         _expect(isinstance(levels, Mapping) and set(levels) == set(onehot), "levels by category")
@@ -1107,7 +1209,18 @@ class FeatureBuilder:
                 "fit one on the training months to transform them."
             )
         folds = _Folds(self.folds, self.seed, month, first_row)
-        return _Encodings(self._held_out, folds if self._held_out else None)
+        return _Encodings(self._held_out, self._where, folds if self._held_out else None)
+
+    @cached_property
+    def _where(self) -> dict[str, np.ndarray]:
+        """The tables of the geometry that the features read."""
+        tables = {} if self.places is None else _where(self.places)
+        needed = {*self.features, "straight_miles"}
+        return {name: table for name, table in tables.items() if name in needed}
+
+    @property
+    def _serving(self) -> _Encodings:
+        return _Encodings(self._served, self._where)
 
     def _fill(self, trips: _Trips, source: _Encodings, out: Sequence[np.ndarray]) -> None:
         """Write the features of trips into ``out``, one array of shape (rows,) for each."""
@@ -1128,7 +1241,9 @@ class FeatureBuilder:
     def _table(self, trips: "pa.Table | pd.DataFrame", source: _Encodings) -> pa.Table:
         made = self._columns(_read(trips, _columns_read(self.features)), source)
         if "duration" in _names(trips):
-            made |= _read(trips, ["duration"]).arrays
+            answer = _read(trips, ["pickup", "duration"]).arrays
+            made["day"] = (answer["pickup"] // 86400).astype("datetime64[D]")
+            made["duration"] = answer["duration"]
         return pa.table(made)
 
     def _matrix(self, trips: _Trips, source: _Encodings) -> "np.ndarray | csr_matrix":
@@ -1166,6 +1281,16 @@ class FeatureBuilder:
         X.data, X.indices, X.indptr = data, indices, _narrow(ends)
         X.has_sorted_indices = True
         return X
+
+
+def _placed(places: np.ndarray | None) -> np.ndarray:
+    places = np.asarray(places, np.float64)
+    if places.shape != (ZONES, 2):
+        raise TripDurationError(
+            f"The zones' places have the shape {places.shape}: expected ({ZONES}, 2), miles east "
+            "and north by zone id, as trip_duration.geometry.projected makes them."
+        )
+    return places
 
 
 def _narrow(ends: np.ndarray) -> np.ndarray:
@@ -1256,6 +1381,8 @@ def add_features(
     categorical: Sequence[str] | None = None,
     numerical: Sequence[str] | None = None,
     seed: int = 42,
+    places: np.ndarray | None = None,
+    trend: bool = False,
 ) -> "tuple[Any, Any, np.ndarray, np.ndarray, DictVectorizer]":
     """Fit features on the training trips and apply them to both, as the course's function does.
 
@@ -1270,6 +1397,8 @@ def add_features(
         Names of `CATALOGUE` to use in place of a preset: one-hot columns, and columns as they are.
     seed : int
         Draws the folds that the training trips' encodings are made with.
+    places, trend
+        As in `FeatureBuilder.fit`.
 
     Returns
     -------
@@ -1288,14 +1417,20 @@ def add_features(
     TripDurationError
         If there are no training trips, or they lack a column.
     """
-    _, *names = _checked(preset, categorical, numerical)
+    _, *names = _checked(preset, categorical, numerical, trend)
     columns = dict.fromkeys(["duration", *_columns_learned([*names[0], *names[1]])])
     trips = [_read(frame, columns) for frame in (train, val)]
     builder = FeatureBuilder.fit(
-        trips[0], preset=preset, categorical=categorical, numerical=numerical, seed=seed
+        trips[0],
+        preset=preset,
+        categorical=categorical,
+        numerical=numerical,
+        seed=seed,
+        places=places,
+        trend=trend,
     )
     X_train = builder._matrix(trips[0], builder._training())
-    X_val = builder._matrix(trips[1], _Encodings(builder._served))
+    X_val = builder._matrix(trips[1], builder._serving)
     y_train, y_val = (part.arrays["duration"] for part in trips)
     return X_train, X_val, y_train, y_val, builder.vectorizer()
 

@@ -24,6 +24,7 @@ __all__ = [
     "Clean",
     "Data",
     "Features",
+    "Intervals",
     "Params",
     "Search",
     "Train",
@@ -223,6 +224,8 @@ class Features(_Settings):
     categorical: list[str]
     numerical: list[str]
     folds: Annotated[int, Field(ge=2, le=50)]
+    geometry: Literal["map", "learned"]
+    trend: bool
 
     @model_validator(mode="after")
     def _columns(self) -> "Features":
@@ -251,6 +254,7 @@ class Search(_Settings):
     early_stopping_rounds: Count
     timeout_minutes: Annotated[Number, Field(gt=0)] | None
     space: dict[str, dict[str, list[Any]]]
+    points_to_evaluate: list[dict[str, Any]]
 
     @model_validator(mode="after")
     def _space(self) -> "Search":
@@ -262,6 +266,15 @@ class Search(_Settings):
         for name, distribution in self.space.items():
             _check_parameter("search.space", name)
             _check_distribution(f"search.space.{name}", name, distribution)
+        for number, point in enumerate(self.points_to_evaluate):
+            for name, value in point.items():
+                where = f"search.points_to_evaluate[{number}].{name}"
+                if name not in self.space:
+                    raise ValueError(
+                        f"{where} is not searched: {_closest(name, frozenset(self.space))}"
+                    )
+                _check_value(where, name, value)
+                _check_within(where, value, self.space[name])
         return self
 
 
@@ -273,7 +286,18 @@ class Train(_Settings):
     max_bin: Annotated[int, Field(ge=2, le=65_536)]
     num_boost_round: Count
     early_stopping_rounds: Count
+    stop_on: Literal["inside", "validation"]
+    stop_days: Count
+    num_parallel_tree: Annotated[int, Field(ge=1, le=100)]
+    half_life: Annotated[Number, Field(gt=0, le=100)] | None
+    level_days: Count | None
+    refit: bool
     params: dict[str, int | float | str]
+
+    @property
+    def fitting(self) -> dict[str, Any]:
+        """XGBoost parameters of the last fit that win over what the search found."""
+        return {"num_parallel_tree": self.num_parallel_tree, **self.params}
 
     @model_validator(mode="after")
     def _params(self) -> "Train":
@@ -281,6 +305,13 @@ class Train(_Settings):
             _check_parameter("train.params", name)
             _check_value(f"train.params.{name}", name, value)
         return self
+
+
+class Intervals(_Settings):
+    """The prediction intervals."""
+
+    level: Annotated[Number, Field(ge=0.5, le=0.99)]
+    calibration_every: Annotated[int, Field(ge=2, le=28)]
 
 
 class Params(_Settings):
@@ -292,6 +323,21 @@ class Params(_Settings):
     features: Features
     search: Search
     train: Train
+    intervals: Intervals
+
+    @property
+    def judged(self) -> list[str]:
+        """The splits that nothing has learned from; the last is the one that counts."""
+        return ["test"] if self.train.refit else self.data.judged
+
+    @model_validator(mode="after")
+    def _refit(self) -> "Params":
+        if self.train.refit and not self.data.test:
+            raise ValueError(
+                "train.refit is true and data.test has no months: a model that has learned from "
+                "the validation months can be judged on test months only; name one in data.test."
+            )
+        return self
 
 
 def _closest(name: str, known: list[str] | frozenset[str]) -> str:
@@ -321,6 +367,23 @@ def _check_value(where: str, name: str, value: Any) -> None:
             raise ValueError(f"{where} is {value!r}: expected text, like '(1,0,-1)'.")
     elif isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError(f"{where} is {value!r}: expected a number.")
+
+
+def _check_within(where: str, value: Any, distribution: dict[str, list[Any]]) -> None:
+    """Refuse a point that the distribution could not have drawn, as far as it has bounds."""
+    [(name, arguments)] = distribution.items()
+    if name == "choice":
+        if value not in arguments:
+            raise ValueError(f"{where} is {value!r}: expected one of {arguments}.")
+    elif "normal" not in name:
+        low, high = arguments[:2]
+        if "log" in name:
+            low, high = math.exp(low), math.exp(high)
+        if not low <= value <= high:
+            raise ValueError(
+                f"{where} is {value!r}, which search.space cannot draw: expected {low:.4g} to "
+                f"{high:.4g}."
+            )
 
 
 def _check_distribution(where: str, parameter: str, distribution: dict[str, list[Any]]) -> None:
@@ -388,7 +451,7 @@ def _sentence(error: ValidationError, settings: dict) -> str:
         return f"{key} is missing from params.yaml: `git checkout params.yaml` brings it back."
     message = str(problem["msg"]).removeprefix("Value error, ")
     if problem["type"] == "value_error":
-        return message if f"{path[0]}." in message else f"{key}: {message}"
+        return message if not path or f"{path[0]}." in message else f"{key}: {message}"
     expected = re.sub(r"^Input should be ", "", message).removeprefix("a valid ")
     if "literal" in problem["type"] or "greater" in problem["type"] or "less" in problem["type"]:
         number = "a number " if expected.startswith(("greater", "less")) else ""

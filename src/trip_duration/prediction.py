@@ -1,12 +1,14 @@
-"""Predictions: from trips to minutes, the same way for all who need them."""
+"""Predictions: from trips to minutes and their intervals, the same way for all who need them."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from trip_duration.files import read_json
-from trip_duration.training import load_booster
+from trip_duration.intervals import Calibration
+from trip_duration.training import load_booster, predict
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,14 +17,68 @@ if TYPE_CHECKING:
 
     from trip_duration.features import FeatureBuilder
 
-__all__ = ["load", "predict_features", "predict_minutes"]
+__all__ = ["FILES", "Model", "load", "predict_features", "predict_minutes", "predict_quantiles"]
+
+FILES = ("model.ubj", "features.json", "intervals.ubj", "intervals.json")
+"""The files of a model: the booster, the features, the quantiles and their calibration."""
 
 
-def load(booster: str | Path, features: str | Path) -> "tuple[xgb.Booster, FeatureBuilder]":
-    """Read a model's two files: the booster (``.ubj``) and the fitted features (JSON)."""
+@dataclass(frozen=True)
+class Model:
+    """All that a prediction needs.
+
+    Attributes
+    ----------
+    booster : xgboost.Booster
+        Predicts the minutes.
+    builder : FeatureBuilder
+        Makes the features that both boosters were fitted on.
+    quantiles : xgboost.Booster
+        Predicts the lower and the upper quantile of the minutes.
+    calibration : Calibration
+        Turns the quantiles into intervals that hold as many trips as they should.
+    """
+
+    booster: "xgb.Booster"
+    builder: "FeatureBuilder"
+    quantiles: "xgb.Booster"
+    calibration: Calibration
+
+    def predict(self, trips: "pa.Table | pd.DataFrame") -> dict[str, np.ndarray]:
+        """Predict how long trips take, and between which ends they will most likely lie.
+
+        Parameters
+        ----------
+        trips : pyarrow.Table or pandas.DataFrame
+            As in `predict_minutes`.
+
+        Returns
+        -------
+        dict of str to ndarray of float64, shape (n_trips,)
+            ``minutes``, and the ``lower`` and ``upper`` end of the interval, in minutes: 0 ≤ lower
+            ≤ minutes ≤ upper.
+        """
+        return self.predict_features(self.builder.transform(trips))
+
+    def predict_features(self, features: "pa.Table") -> dict[str, np.ndarray]:
+        """`predict` from what ``builder.transform`` gave."""
+        minutes = predict_features(features, self.booster, self.builder)
+        quantiles = predict_quantiles(features, self.quantiles, self.builder)
+        lower, upper = self.calibration.apply(*quantiles, minutes)
+        return {"minutes": minutes, "lower": lower, "upper": upper}
+
+
+def load(folder: str | Path = "models") -> Model:
+    """Read a model's four files (`FILES`)."""
     from trip_duration.features import FeatureBuilder
 
-    return load_booster(booster), FeatureBuilder.from_json(read_json(features))
+    booster, features, quantiles, calibration = (Path(folder) / name for name in FILES)
+    return Model(
+        booster=load_booster(booster),
+        builder=FeatureBuilder.from_json(read_json(features)),
+        quantiles=load_booster(quantiles),
+        calibration=Calibration.from_json(read_json(calibration)),
+    )
 
 
 def predict_minutes(
@@ -58,16 +114,20 @@ def predict_features(
 ) -> np.ndarray:
     """Predict from what ``builder.transform`` gave; otherwise as `predict_minutes`.
 
-    A booster that was stopped early predicts with the rounds up to its best one.
+    What `training.predict` says, none below 0.
     """
-    import xgboost as xgb
+    return np.maximum(_said(features, booster, builder), 0.0)
 
+
+def predict_quantiles(
+    features: "pa.Table", quantiles: "xgb.Booster", builder: "FeatureBuilder"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Predict the lower and the upper quantile, in minutes, before they are calibrated."""
+    said = _said(features, quantiles, builder).reshape(-1, 2)
+    return said[:, 0], said[:, 1]
+
+
+def _said(features: "pa.Table", booster: "xgb.Booster", builder: "FeatureBuilder") -> np.ndarray:
     if not features.num_rows:
         return np.empty(0)
-    matrix = xgb.DMatrix(
-        builder.matrix(features), feature_types=builder.feature_types, enable_categorical=True
-    )
-    best = booster.attr("best_iteration")
-    rounds = (0, int(best) + 1) if best is not None else (0, 0)
-    minutes = booster.predict(matrix, iteration_range=rounds, validate_features=False)
-    return np.maximum(minutes.astype(np.float64), 0.0)
+    return predict(booster, builder.matrix(features), builder.feature_types)

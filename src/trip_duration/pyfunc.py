@@ -1,4 +1,4 @@
-"""The model as MLflow runs it: raw trips in, minutes out.
+"""The model as MLflow runs it: raw trips in, minutes and their intervals out.
 
 MLflow stores this file beside the model and runs it to load the model, so nothing is pickled.
 """
@@ -6,7 +6,6 @@ MLflow stores this file beside the model and runs it to load the model, so nothi
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
@@ -18,22 +17,20 @@ class TripDuration(PythonModel):
     """Predicts how many minutes trips will take."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Read the booster and the fitted features."""
+        """Read the model's files, which lie in one folder."""
         from trip_duration.prediction import load
 
-        artifacts = {name: Path(path) for name, path in context.artifacts.items()}
-        self._booster, self._builder = load(artifacts["booster"], artifacts["features"])
+        [folder] = {Path(path).parent for path in context.artifacts.values()}
+        self._model = load(folder)
 
     def predict(
         self,
         context: PythonModelContext,
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,
-    ) -> np.ndarray:
-        """Minutes for each trip."""
-        from trip_duration.prediction import predict_minutes
-
-        return predict_minutes(model_input, self._booster, self._builder)
+    ) -> pd.DataFrame:
+        """Minutes for each trip, and the lower and upper end of their interval."""
+        return pd.DataFrame(self._model.predict(model_input))
 
 
 set_model(TripDuration())

@@ -53,7 +53,7 @@ class Trial:
     params : dict
         The parameters that were tried.
     loss : float or None
-        Validation RMSE in minutes at the best round; None if XGBoost refused the parameters.
+        Held-out RMSE in minutes at the best round; None if XGBoost refused the parameters.
     rounds : int
         The best round, counted from 1; 0 if it failed.
     """
@@ -196,7 +196,12 @@ class _Suggestions:
     """hyperopt's history and generator; asks for a trial's parameters, tells its loss."""
 
     def __init__(
-        self, space: dict[str, dict[str, list[Any]]], algorithm: str, startup_trials: int, seed: int
+        self,
+        space: dict[str, dict[str, list[Any]]],
+        algorithm: str,
+        startup_trials: int,
+        seed: int,
+        points: Sequence[dict[str, Any]] = (),
     ) -> None:
         from functools import partial
 
@@ -208,7 +213,8 @@ class _Suggestions:
         self._domain = hyperopt.base.Domain(lambda params: None, self._space)
         self._trials = hyperopt.Trials()
         self._generator = np.random.default_rng(seed)
-        self._choices = {name for name, kind in space.items() if "choice" in kind}
+        self._choices = {name: kind["choice"] for name, kind in space.items() if "choice" in kind}
+        self._points = points
         self._suggest = (
             partial(tpe.suggest, n_startup_jobs=startup_trials, verbose=False)
             if algorithm == "tpe"
@@ -220,6 +226,8 @@ class _Suggestions:
         seed = int(self._generator.integers(2**31 - 1))
         [document] = self._suggest([number], self._domain, self._trials, seed)
         values = document["misc"]["vals"]
+        for name, value in (self._points[number] if number < len(self._points) else {}).items():
+            values[name] = [self._choices[name].index(value) if name in self._choices else value]
         for name, drawn in values.items():
             if name not in self._choices:
                 values[name] = [_rounded(value) for value in drawn]
@@ -252,7 +260,7 @@ def _plain(value: Any) -> Any:
 
 def train_model_search(
     train: "xgb.DMatrix",
-    validation: "xgb.DMatrix",
+    held_out: "xgb.DMatrix",
     space: dict[str, dict[str, list[Any]]],
     *,
     max_evals: int = 50,
@@ -262,6 +270,7 @@ def train_model_search(
     num_boost_round: int = 1000,
     early_stopping_rounds: int = 50,
     timeout_minutes: float | None = None,
+    points_to_evaluate: Sequence[dict[str, Any]] = (),
     fixed: dict[str, Any] | None = None,
     seed: int = 42,
     max_bin: int = 256,
@@ -269,11 +278,11 @@ def train_model_search(
     journal: Journal | None = None,
     on_trial: Callable[[Trial], None] | None = None,
 ) -> SearchResult:
-    """Search the booster's parameters for the lowest validation RMSE.
+    """Search the booster's parameters for the lowest RMSE on the rows that are held out.
 
     Parameters
     ----------
-    train, validation : xgboost.DMatrix
+    train, held_out : xgboost.DMatrix
         Shared by all trials, as `training.matrices` gives them.
     space : dict
         hyperopt's distributions by parameter, like ``{"max_depth": {"uniformint": [4, 10]}}``.
@@ -290,6 +299,8 @@ def train_model_search(
         Rounds of a trial at most, and rounds without a better RMSE that end it.
     timeout_minutes : float, optional
         Begin no batch after so many minutes.
+    points_to_evaluate : sequence of dict
+        What the first trials try, by name of the space; what a point does not name is drawn.
     fixed : dict, optional
         Parameters that win over the space's.
     seed, max_bin : int
@@ -315,7 +326,7 @@ def train_model_search(
         return SearchResult(best=None, trials=[])
     fixed = fixed or {}
     finished = journal.read() if journal else {}
-    suggestions = _Suggestions(space, algorithm, startup_trials, seed)
+    suggestions = _Suggestions(space, algorithm, startup_trials, seed, points_to_evaluate)
     stop, report = threading.Event(), threading.Lock()
     refusals: list[TripDurationError] = []
 
@@ -325,7 +336,7 @@ def train_model_search(
             try:
                 fit = train_best_model(
                     train,
-                    validation,
+                    held_out,
                     params,
                     num_boost_round=num_boost_round,
                     early_stopping_rounds=early_stopping_rounds,

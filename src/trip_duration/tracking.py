@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -396,7 +396,7 @@ def _log_batch(
 
 
 def signature() -> "ModelSignature":
-    """What the logged model takes and gives: trips as they are known before the ride, and minutes.
+    """What the logged model takes and gives: trips as they are known, and minutes with their ends.
 
     Only the pickup's time and the zones must be there. Zones and other whole numbers may be of any
     number type, since pandas makes them integers where none is missing and floats otherwise, and
@@ -415,7 +415,9 @@ def signature() -> "ModelSignature":
     ]
     others = ("passenger_count", "vendor", "rate_code", "trip_type", "store_and_forward")
     inputs += [ColSpec(number, name, required=False) for name in others]
-    return ModelSignature(Schema(inputs), Schema([ColSpec(DataType.double)]))
+    ends = ("minutes", "lower", "upper")
+    said: list[ColSpec | TensorSpec] = [ColSpec(DataType.double, name) for name in ends]
+    return ModelSignature(Schema(inputs), Schema(said))
 
 
 def example() -> "pd.DataFrame":
@@ -435,22 +437,21 @@ def example() -> "pd.DataFrame":
 
 @_never_fatal
 def log_model(
-    booster: str | Path,
-    features: str | Path,
+    files: Sequence[str | Path],
     *,
     name: str,
     params: Mapping[str, Any] | None = None,
     metrics: Mapping[str, float] | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> str:
-    """Log the model as a pyfunc that takes raw trips and gives minutes, without a pickle in it.
+    """Log the model as a pyfunc that takes raw trips and gives minutes with their intervals.
+
+    There is no pickle in it.
 
     Parameters
     ----------
-    booster : str or Path
-        The model, as ``.ubj``.
-    features : str or Path
-        The fitted features, as JSON.
+    files : sequence of str or Path
+        The model's, `prediction.FILES`.
     name : str
         The run's name.
     params, metrics, tags : mapping, optional
@@ -470,7 +471,7 @@ def log_model(
             logged = mlflow.pyfunc.log_model(
                 name="model",
                 python_model=str(package / "pyfunc.py"),
-                artifacts={"booster": str(booster), "features": str(features)},
+                artifacts={Path(file).name: str(file) for file in files},
                 code_paths=[str(package)],
                 signature=signature(),
                 input_example=example(),

@@ -9,11 +9,14 @@ import numpy as np
 import pyarrow as pa
 
 from trip_duration.errors import TripDurationError
-from trip_duration.files import read_json, write_bytes
+from trip_duration.files import write_bytes
+from trip_duration.splits import weights
 
 if TYPE_CHECKING:
     import xgboost as xgb
     from scipy.sparse import csr_matrix
+
+    from trip_duration.splits import Roles
 
 __all__ = [
     "COURSE_EARLY_STOPPING_ROUNDS",
@@ -23,9 +26,13 @@ __all__ = [
     "booster_params",
     "load_booster",
     "matrices",
-    "read_matrices",
+    "matrix",
+    "predict",
+    "recent_level",
     "save_booster",
     "train_best_model",
+    "train_for_rounds",
+    "train_model",
 ]
 
 # The parameters that the course's script fixed, with 1,000 rounds and an early stop after 50:
@@ -54,9 +61,9 @@ class Fit:
     rounds : int
         How many that are.
     rmse : float
-        Root mean squared error on the validation rows, in minutes.
+        Root mean squared error on the rows that were held out, in minutes.
     curve : dict of list of float
-        RMSE after each round, for ``train`` and ``validation``, early-stopped rounds included.
+        RMSE after each round, for ``train`` and ``held_out``, early-stopped rounds included.
     """
 
     booster: "xgb.Booster"
@@ -65,8 +72,8 @@ class Fit:
     curve: dict[str, list[float]] = field(repr=False)
 
     def table(self) -> pa.Table:
-        """The curve as rows: ``round`` (from 1), then ``train`` and ``validation`` in minutes."""
-        rounds = len(self.curve["validation"])
+        """The curve as rows: ``round`` (from 1), then ``train`` and ``held_out`` in minutes."""
+        rounds = len(self.curve["held_out"])
         errors = {name: np.round(values, 6) for name, values in self.curve.items()}
         return pa.table({"round": np.arange(1, rounds + 1), **errors})
 
@@ -96,6 +103,7 @@ def matrices(
     *,
     names: Sequence[str] | None = None,
     types: Sequence[str] | None = None,
+    weight: np.ndarray | None = None,
     max_bin: int = 256,
     nthread: int = 2,
 ) -> "tuple[xgb.DMatrix, xgb.DMatrix]":
@@ -114,6 +122,8 @@ def matrices(
         Minutes.
     names, types : sequence of str, optional
         Columns' names and their XGBoost types: ``"q"`` (quantity) or ``"c"`` (category code).
+    weight : array of shape (rows,), optional
+        What each training row counts in the fit.
     max_bin : int
         Bins a column; `train_best_model` must be given the same.
     nthread : int
@@ -124,63 +134,51 @@ def matrices(
     TripDurationError
         If there are no rows to learn from or none to validate on.
     """
-    import xgboost as xgb
-
-    for rows, where in ((y_train, "data.train"), (y_val, "data.validation")):
+    for rows, what in ((y_train, "learn from"), (y_val, "stop on")):
         if not len(rows):
             raise TripDurationError(
-                f"no trips are left in the months of {where}: look at what was set aside in "
+                f"there are no trips to {what}: look at what was set aside in "
                 "metrics/ingest.json, and widen the rules under clean or name other months."
             )
+    common: dict[str, Any] = {
+        "names": names,
+        "types": types,
+        "max_bin": max_bin,
+        "nthread": nthread,
+    }
+    train = matrix(X_train, y_train, weight=weight, **common)
+    return train, matrix(X_val, y_val, ref=train, **common)
+
+
+def matrix(
+    X: "np.ndarray | csr_matrix",
+    y: np.ndarray,
+    *,
+    names: Sequence[str] | None = None,
+    types: Sequence[str] | None = None,
+    weight: np.ndarray | None = None,
+    ref: "xgb.DMatrix | None" = None,
+    max_bin: int = 256,
+    nthread: int = 2,
+) -> "xgb.DMatrix":
+    """One of `matrices`; with ``ref``, binned like the matrix that is learned from."""
+    import xgboost as xgb
+
     common = {
+        "label": y,
+        "weight": weight,
         "feature_names": list(names) if names is not None else None,
         "feature_types": list(types) if types is not None else None,
         "enable_categorical": True,
         "nthread": nthread,
     }
-    if isinstance(X_train, np.ndarray):
-        binned = xgb.QuantileDMatrix(X_train, label=y_train, max_bin=max_bin, **common)
-        return binned, xgb.QuantileDMatrix(
-            X_val, label=y_val, max_bin=max_bin, ref=binned, **common
-        )
-    train = xgb.DMatrix(X_train, label=y_train, **common)
-    one_round = booster_params({"max_depth": 1}, seed=0, nthread=nthread, max_bin=max_bin)
-    xgb.train(one_round, train, num_boost_round=1)
-    return train, xgb.DMatrix(X_val, label=y_val, **common)
-
-
-def read_matrices(
-    features: str | Path = "data/features",
-    builder: str | Path = "models/features.json",
-    *,
-    max_bin: int = 256,
-    nthread: int = 2,
-) -> "tuple[xgb.DMatrix, xgb.DMatrix]":
-    """Read what featurize wrote as the two matrices of `matrices`.
-
-    Parameters
-    ----------
-    features : str or Path
-        The folder of ``train.parquet`` and ``validation.parquet``.
-    builder : str or Path
-        The fitted `FeatureBuilder`.
-    max_bin, nthread : int
-        As in `matrices`.
-    """
-    import pyarrow.parquet as pq
-
-    from trip_duration.features import FeatureBuilder
-
-    fitted = FeatureBuilder.from_json(read_json(builder))
-    tables = [pq.read_table(Path(features) / f"{name}.parquet") for name in ("train", "validation")]
-    parts = [part for t in tables for part in (fitted.matrix(t), t["duration"].to_numpy())]
-    return matrices(
-        *parts,
-        names=fitted.columns,
-        types=fitted.feature_types,
-        max_bin=max_bin,
-        nthread=nthread,
-    )
+    if isinstance(X, np.ndarray):
+        return xgb.QuantileDMatrix(X, max_bin=max_bin, ref=ref, **common)
+    plain = xgb.DMatrix(X, **common)
+    if ref is None:
+        one_round = booster_params({"max_depth": 1}, seed=0, nthread=nthread, max_bin=max_bin)
+        xgb.train(one_round, plain, num_boost_round=1)
+    return plain
 
 
 def save_booster(booster: "xgb.Booster", path: str | Path) -> None:
@@ -197,7 +195,7 @@ def load_booster(path: str | Path) -> "xgb.Booster":
 
 def train_best_model(
     train: "xgb.DMatrix",
-    validation: "xgb.DMatrix",
+    held_out: "xgb.DMatrix",
     params: dict[str, Any],
     *,
     num_boost_round: int = 1000,
@@ -209,18 +207,18 @@ def train_best_model(
     curve: bool = True,
     after_round: Callable[[int, float], bool] | None = None,
 ) -> Fit:
-    """Fit with early stopping on the validation rows, and keep the best round.
+    """Fit with early stopping on the rows that are held out, and keep the best round.
 
     Parameters
     ----------
-    train, validation : xgboost.DMatrix
+    train, held_out : xgboost.DMatrix
         As `matrices` gives them.
     params : dict
         Parameters of XGBoost's tree booster, like those that `train_model_search` found.
     num_boost_round : int
         Rounds at most.
     early_stopping_rounds : int
-        Rounds without a better validation RMSE after which to stop.
+        Rounds without a better RMSE on the held-out rows after which to stop.
     seed, nthread, max_bin : int
         Pinned: another value of any may give other bits. A ``seed`` in `params` wins.
     device : {"cpu", "cuda"}
@@ -228,7 +226,7 @@ def train_best_model(
     curve : bool
         Whether to follow the training RMSE too, which costs a prediction each round.
     after_round : callable, optional
-        Called as ``after_round(rounds done, validation RMSE)``; true ends the fit there.
+        Called as ``after_round(rounds done, held-out RMSE)``; true ends the fit there.
 
     Returns
     -------
@@ -243,32 +241,22 @@ def train_best_model(
 
     class AfterRound(xgb.callback.TrainingCallback):
         def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
-            return bool(after_round and after_round(epoch + 1, evals_log["validation"]["rmse"][-1]))
+            return bool(after_round and after_round(epoch + 1, evals_log["held_out"]["rmse"][-1]))
 
-    if device == "cuda" and not xgb.build_info().get("USE_CUDA"):
-        raise TripDurationError(
-            "train.device is 'cuda', but this build of XGBoost has no GPU code: set it to cpu, or "
-            "install xgboost in place of xgboost-cpu, as the README says."
-        )
     history: dict[str, dict[str, list[float]]] = {}
     watched = [(train, "train")] if curve else []
-    try:
-        booster = xgb.train(
-            booster_params(params, seed=seed, nthread=nthread, max_bin=max_bin, device=device),
-            train,
-            num_boost_round=num_boost_round,
-            evals=[*watched, (validation, "validation")],
-            evals_result=history,
-            verbose_eval=False,
-            callbacks=[xgb.callback.EarlyStopping(rounds=early_stopping_rounds), AfterRound()],
-        )
-    except xgb.core.XGBoostError as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        reason = next((line for line in lines if "rror" in line), lines[0]).split("] ")[-1]
-        raise TripDurationError(
-            f"XGBoost refused the parameters {params}: {reason.rstrip('.')}; "
-            "change them under search.space or train.params."
-        ) from error
+    booster = _boost(
+        train,
+        params,
+        seed=seed,
+        nthread=nthread,
+        max_bin=max_bin,
+        device=device,
+        num_boost_round=num_boost_round,
+        evals=[*watched, (held_out, "held_out")],
+        evals_result=history,
+        callbacks=[xgb.callback.EarlyStopping(rounds=early_stopping_rounds), AfterRound()],
+    )
     rounds = booster.best_iteration + 1
     return Fit(
         booster=booster[:rounds],
@@ -276,3 +264,171 @@ def train_best_model(
         rmse=float(booster.best_score),
         curve={name: list(values["rmse"]) for name, values in history.items()},
     )
+
+
+def train_for_rounds(
+    train: "xgb.DMatrix",
+    params: dict[str, Any],
+    rounds: int,
+    *,
+    seed: int = 42,
+    nthread: int = 2,
+    max_bin: int = 256,
+    device: str = "cpu",
+) -> "xgb.Booster":
+    """Fit for as many rounds as another fit found to be best; else as `train_best_model`."""
+    return _boost(
+        train,
+        params,
+        seed=seed,
+        nthread=nthread,
+        max_bin=max_bin,
+        device=device,
+        num_boost_round=rounds,
+    )
+
+
+def _boost(
+    train: "xgb.DMatrix",
+    params: dict[str, Any],
+    *,
+    seed: int,
+    nthread: int,
+    max_bin: int,
+    device: str,
+    **how: Any,
+) -> "xgb.Booster":
+    import xgboost as xgb
+
+    if device == "cuda" and not xgb.build_info().get("USE_CUDA"):
+        raise TripDurationError(
+            "train.device is 'cuda', but this build of XGBoost has no GPU code: set it to cpu, or "
+            "install xgboost in place of xgboost-cpu, as the README says."
+        )
+    complete = booster_params(params, seed=seed, nthread=nthread, max_bin=max_bin, device=device)
+    try:
+        return xgb.train(complete, train, verbose_eval=False, **how)
+    except xgb.core.XGBoostError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = next((line for line in lines if "rror" in line), lines[0]).split("] ")[-1]
+        raise TripDurationError(
+            f"XGBoost refused the parameters {params}: {reason.rstrip('.')}; "
+            "change them under search.space or train.params."
+        ) from error
+
+
+def train_model(
+    roles: "Roles",
+    params: dict[str, Any],
+    *,
+    names: Sequence[str] | None = None,
+    types: Sequence[str] | None = None,
+    half_life: float | None = None,
+    level_days: int | None = None,
+    num_boost_round: int = 2000,
+    early_stopping_rounds: int = 50,
+    curve: bool = True,
+    **pinned: Any,
+) -> "tuple[xgb.Booster, Fit]":
+    """Find the number of rounds on the rows that stop, then fit on all that may be learned from.
+
+    Parameters
+    ----------
+    roles : Roles
+        Who learns, who stops, and what the last fit learns from.
+    params : dict
+        Parameters of XGBoost's tree booster.
+    names, types : sequence of str, optional
+        As in `matrices`.
+    half_life : float, optional
+        As in `splits.weights`.
+    level_days : int, optional
+        As in `recent_level`, of the rows that stop.
+    num_boost_round, early_stopping_rounds, curve
+        As in `train_best_model`, of the first fit.
+    **pinned
+        ``seed``, ``nthread``, ``max_bin`` and ``device``, as in `train_best_model`.
+
+    Returns
+    -------
+    booster : xgboost.Booster
+        The model; it carries its ``level`` where `level_days` is given.
+    fit : Fit
+        The fit that found the number of rounds.
+    """
+    columns: dict[str, Any] = {"names": names, "types": types}
+    columns |= {name: pinned[name] for name in ("nthread", "max_bin") if name in pinned}
+    learned, held_out = matrices(
+        roles.fit.X,
+        roles.fit.minutes,
+        roles.stop.X,
+        roles.stop.minutes,
+        weight=weights(roles.fit.day, half_life),
+        **columns,
+    )
+    fit = train_best_model(
+        learned,
+        held_out,
+        params,
+        num_boost_round=num_boost_round,
+        early_stopping_rounds=early_stopping_rounds,
+        curve=curve,
+        **pinned,
+    )
+    said = fit.booster.predict(held_out).astype(np.float64)
+    level = recent_level(roles.stop.minutes, said, roles.stop.day, level_days)
+    booster = fit.booster
+    if roles.final is not roles.fit:
+        del learned, held_out
+        last = matrix(
+            roles.final.X,
+            roles.final.minutes,
+            weight=weights(roles.final.day, half_life),
+            **columns,
+        )
+        booster = train_for_rounds(last, params, fit.rounds, **pinned)
+    if level_days is not None:
+        booster.set_attr(level=repr(level))
+    return booster, fit
+
+
+def predict(
+    booster: "xgb.Booster", X: "np.ndarray | csr_matrix", types: Sequence[str]
+) -> np.ndarray:
+    """What a booster says of features: float64 of shape (rows,), or (rows, outputs).
+
+    A booster that was stopped early predicts with the rounds up to its best one, and one that
+    carries a ``level`` (`recent_level`) has what it says multiplied by it.
+    """
+    import xgboost as xgb
+
+    data = xgb.DMatrix(X, feature_types=list(types), enable_categorical=True)
+    best = booster.attr("best_iteration")
+    rounds = (0, int(best) + 1) if best is not None else (0, 0)
+    said = booster.predict(data, iteration_range=rounds, validate_features=False)
+    return said.astype(np.float64) * float(booster.attr("level") or 1.0)
+
+
+def recent_level(
+    actual: np.ndarray, predicted: np.ndarray, day: np.ndarray, days: int | None
+) -> float:
+    """How much longer trips took in the last days than was predicted for them.
+
+    Parameters
+    ----------
+    actual, predicted : array of shape (trips,)
+        Minutes; of trips that the prediction has not learned from.
+    day : array of int, shape (trips,)
+        Days since 1970-01-01.
+    days : int or None
+        How many of the last days count; None for a level of 1.
+
+    Returns
+    -------
+    float
+        Sum of the actual minutes over sum of those predicted, rounded to 6 decimals.
+    """
+    if days is None:
+        return 1.0
+    late = day > day.max() - days
+    return round(float(actual[late].sum() / predicted[late].sum()), 6)

@@ -22,6 +22,7 @@ def test_training_ends_with_a_table(trained: Clone) -> None:
     assert [stage for stage in STAGES if f"Running stage '{stage}'" in log] == STAGES
     for words in ("6,000 read", "4 trials", "this model", "the zone pair's median", "the mean"):
         assert words in log
+    assert "of the test trips lie in theirs (90% should)" in log
     for stage in STAGES:
         assert f"{stage} –" not in log  # each has its seconds
     assert "Traceback" not in log
@@ -44,6 +45,43 @@ def test_training_writes_what_the_design_says(trained: Clone) -> None:
         assert (trained.folder / name).stat().st_size > 0
 
 
+def test_the_intervals_hold_about_as_many_trips_as_they_should(trained: Clone) -> None:
+    evaluation = json.loads(trained.read("metrics/evaluation.json"))
+    for split in ("validation", "test"):
+        held = evaluation[split]["intervals"]
+        assert held["level"] == 0.9
+        assert held["coverage"] == pytest.approx(0.9, abs=0.05)  # some hundred trips calibrate
+        assert 0 < held["width"] < held["constant_width"]
+        assert len(held["thirds"]) == 3
+    for name, slices in (("hour", 24), ("borough", 3)):
+        header, *lines = trained.read(f"plots/coverage_by_{name}.csv").splitlines()
+        assert header == f"{name},trips,coverage,width"
+        assert len(lines) >= slices
+        assert sum(int(line.split(",")[1]) for line in lines) == evaluation["test"]["trips"]
+
+
+def test_the_model_says_why(trained: Clone) -> None:
+    assert "distance" in trained.command("explain").stdout
+    trip = {"pickup": "2024-05-03 08:30", "pickup_zone": 74, "dropoff_zone": 42}
+    said = trained.command("explain", TRIP=json.dumps(trip | {"trip_distance": 1.9})).stdout
+    assert "This trip: " in said
+    assert "with a chance of 90% between " in said
+    done = trained.command("explain", check=False, TRIP=json.dumps(trip | {"pickup_zon": 7}))
+    assert done.returncode == 1
+    assert "did you mean 'pickup_zone'?" in done.stderr
+
+
+def test_a_refit_learns_from_validation_and_is_judged_on_test_alone(trained: Clone) -> None:
+    before = trained.read("metrics/train.json")
+    said = trained.command("train", SET="train.refit=true").stdout
+    assert [stage for stage in STAGES if f"Running stage '{stage}'" in said] == STAGES[3:]
+    assert list(json.loads(trained.read("metrics/evaluation.json"))) == ["test"]
+    assert trained.read("metrics/train.json") == before  # the rounds are those found before
+    trained.git("checkout", ".")
+    trained.run("dvc", "checkout")
+    assert reruns(trained) == []
+
+
 def test_nothing_reruns_when_nothing_changed(trained: Clone) -> None:
     assert reruns(trained) == []
     assert trained.git("status", "--porcelain") == ""
@@ -59,11 +97,13 @@ mlflow.set_tracking_uri("sqlite:///.mlflow/mlflow.db")
 experiment = mlflow.get_experiment_by_name("trip-duration").experiment_id
 [model] = mlflow.search_logged_models([experiment], max_results=1, output_format="list")
 trips = pq.read_table("data/trips/green-2024-04.parquet").to_pandas()
-minutes = mlflow.pyfunc.load_model(model.model_uri).predict(trips.drop(columns="duration"))
+said = mlflow.pyfunc.load_model(model.model_uri).predict(trips.drop(columns="duration"))
+minutes, inside = said["minutes"], trips["duration"].between(said["lower"], said["upper"])
 runs = mlflow.search_runs([experiment], output_format="list")
 parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
 print(json.dumps({
     "rmse": float(np.sqrt(np.mean((minutes - trips["duration"]) ** 2))),
+    "coverage": float(inside.mean()),
     "names": sorted(run.info.run_name.split()[0] for run in parents),
     "trials": len(runs) - len(parents),
     "files": [path.suffix for path in pathlib.Path(".mlflow/artifacts").rglob("*.*")],
@@ -76,6 +116,8 @@ def test_mlflow_has_the_trials_and_a_model_that_takes_raw_trips(trained: Clone) 
     found = json.loads(said.splitlines()[-1])
     evaluation = json.loads(trained.read("metrics/evaluation.json"))
     assert found["rmse"] == pytest.approx(evaluation["test"]["model"]["rmse"], abs=1e-6)
+    held = evaluation["test"]["intervals"]["coverage"]
+    assert found["coverage"] == pytest.approx(held, abs=1e-6)
     assert (found["names"], found["trials"]) == (["evaluate", "search"], 4)
     assert not {".pkl", ".pickle", ".cloudpickle", ".joblib"} & set(found["files"])
 
