@@ -172,6 +172,10 @@ def baselines(learned: Any, judged: Any) -> None:
     print(f"{'the course':28}{cells}{fit.rounds:8}{time.perf_counter() - began:9.1f}", flush=True)
 
 
+NAMES = (
+    *("half_life", "level_days", "num_parallel_tree"),
+    *("num_boost_round", "early_stopping_rounds"),
+)
 KEYS = ("rmse", "mae", "bias")
 
 
@@ -241,13 +245,10 @@ def fitted(
         validation_months=judged,
         stop_days=chosen.train.stop_days,
     )
-    settings = {
-        name: getattr(chosen.train, name)
-        for name in ("half_life", "level_days", "num_boost_round", "early_stopping_rounds")
-    }
+    settings = {name: getattr(chosen.train, name) for name in NAMES}
     booster, _ = train_model(
         roles,
-        {**chosen.search.points_to_evaluate[0], **chosen.train.fitting, **(params or {})},
+        {**chosen.search.points_to_evaluate[0], **chosen.train.params, **(params or {})},
         names=builder.columns,
         types=builder.feature_types,
         seed=chosen.seed,

@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT / "src"))
 SAMPLES = ROOT.parent / "shared/tlc/samples"
 LEARNED = 6  # months
 # A quarter of the rounds and one tree in each: what is compared is alike in all.
-QUICK = {"learning_rate": 0.15, "num_parallel_tree": 1}
+QUICK: dict[str, Any] = {"params": {"learning_rate": 0.15}, "num_parallel_tree": 1}
 
 PANDEMIC = "2020-03"  # the first month of it
 NONE: dict[str, Any] = {"half_life": None, "level_days": None, "trend": False}
@@ -105,7 +105,7 @@ def judge(
     from trip_duration.prediction import predict_features
 
     booster, builder, _ = fitted(
-        chosen, learned, {month: trips}, preset="metered", places=places(), params=QUICK, **how
+        chosen, learned, {month: trips}, preset="metered", places=places(), **QUICK, **how
     )
     found = metrics(
         trips["duration"].to_numpy(), predict_features(builder.transform(trips), booster, builder)

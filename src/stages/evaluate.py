@@ -17,9 +17,6 @@ from trip_duration.training import load_booster
 from trip_duration.trips import month_paths, read_month
 
 
-SAMPLE = 200  # trips that are explained: exact SHAP values take 0.1 s each of a model this large
-
-
 @task
 def judge(params: Params, split: str, *, draw: bool) -> dict:
     """Errors of the model and the baselines on a split, and how many trips the intervals hold.
@@ -75,8 +72,7 @@ def weigh(params: Params, split: str) -> dict[str, float]:
     """How many minutes each feature adds or takes, in the mean over a sample of trips."""
     model = load("models")
     features = pq.read_table(f"data/features/{split}.parquet")
-    rows = explanations.sample(features.num_rows, size=SAMPLE, seed=params.seed)
-    sample = features.take(rows)
+    sample = features.take(explanations.sample(features.num_rows, seed=params.seed))
     parts = explanations.contributions(sample, model.booster, model.builder)
     table = explanations.importance(parts, model.builder.features)
     write_csv(table, "plots/importance.csv")
@@ -96,7 +92,7 @@ def evaluate(params: Params) -> None:
     tracking.log_model(
         [f"models/{file}" for file in FILES],
         name=f"evaluate {params.data.span}",
-        params={**read_json("search/best_params.json")["params"], **params.train.fitting},
+        params={**read_json("search/best_params.json")["params"], **params.train.params},
         metrics=errors | held | {f"importance_{name}": value for name, value in weights.items()},
         tags=tracking.tags("evaluate", months=params.data.span),
     )

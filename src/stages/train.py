@@ -35,11 +35,12 @@ def fit_model(params: Params, found: dict[str, Any]) -> tuple[xgb.Booster, Fit]:
     builder = FeatureBuilder.from_json(read_json("models/features.json"))
     return train_model(
         read_roles(params, builder),
-        {**found, **chosen.fitting},
+        {**found, **chosen.params},
         names=builder.columns,
         types=builder.feature_types,
         half_life=chosen.half_life,
         level_days=chosen.level_days,
+        num_parallel_tree=chosen.num_parallel_tree,
         num_boost_round=chosen.num_boost_round,
         early_stopping_rounds=chosen.early_stopping_rounds,
         seed=params.seed,

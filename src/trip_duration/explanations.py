@@ -36,9 +36,9 @@ __all__ = [
     "sample",
 ]
 
-# SHAP values are dear: about 12 ms of a core for each trip and hundred trees of depth 11. From 500
-# trips the mean of a feature is known to about a twentieth of itself.
-SAMPLE = 500
+# SHAP values are dear: about 12 ms of a core for each trip and hundred trees of depth 11. From 200
+# trips the mean of a feature is known to about a tenth of itself.
+SAMPLE = 200
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "where": (

@@ -294,11 +294,6 @@ class Train(_Settings):
     refit: bool
     params: dict[str, int | float | str]
 
-    @property
-    def fitting(self) -> dict[str, Any]:
-        """XGBoost parameters of the last fit that win over what the search found."""
-        return {"num_parallel_tree": self.num_parallel_tree, **self.params}
-
     @model_validator(mode="after")
     def _params(self) -> "Train":
         for name, value in self.params.items():

@@ -325,6 +325,7 @@ def train_model(
     types: Sequence[str] | None = None,
     half_life: float | None = None,
     level_days: int | None = None,
+    num_parallel_tree: int = 1,
     num_boost_round: int = 2000,
     early_stopping_rounds: int = 50,
     curve: bool = True,
@@ -344,6 +345,8 @@ def train_model(
         As in `splits.weights`.
     level_days : int, optional
         As in `recent_level`, of the rows that stop.
+    num_parallel_tree : int
+        Trees in each round of the last fit, averaged; the first has one, and finds the same rounds.
     num_boost_round, early_stopping_rounds, curve
         As in `train_best_model`, of the first fit.
     **pinned
@@ -378,7 +381,7 @@ def train_model(
     said = fit.booster.predict(held_out).astype(np.float64)
     level = recent_level(roles.stop.minutes, said, roles.stop.day, level_days)
     booster = fit.booster
-    if roles.final is not roles.fit:
+    if roles.final is not roles.fit or num_parallel_tree > 1:
         del learned, held_out
         last = matrix(
             roles.final.X,
@@ -386,6 +389,7 @@ def train_model(
             weight=weights(roles.final.day, half_life),
             **columns,
         )
+        params = {"num_parallel_tree": num_parallel_tree, **params}
         booster = train_for_rounds(last, params, fit.rounds, **pinned)
     if level_days is not None:
         booster.set_attr(level=repr(level))
