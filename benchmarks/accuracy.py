@@ -219,10 +219,8 @@ def fitted(
     params : dict, optional
         Win over the parameters of params.yaml.
     """
-    import pyarrow as pa
-
     from trip_duration.features import FeatureBuilder
-    from trip_duration.splits import divide, rows
+    from trip_duration.splits import Rows, divide
     from trip_duration.training import train_model
 
     began = time.perf_counter()
@@ -234,13 +232,13 @@ def fitted(
         places=places,
         trend=trend,
     )
-    made = pa.concat_tables(
+    made = [
         builder.transform_training(learned[month], month=number)
         for number, month in enumerate(months)
-    )
+    ]
     roles = divide(
-        rows(made, builder),
-        rows(pa.concat_tables(builder.transform(trips) for trips in judged.values()), builder),
+        Rows.read(made, builder),
+        Rows.read([builder.transform(trips) for trips in judged.values()], builder),
         train_months=months,
         validation_months=judged,
         stop_days=chosen.train.stop_days,

@@ -18,6 +18,7 @@ from trip_duration.intervals import (
     coverage_slices,
     train_quantiles,
 )
+from trip_duration.splits import Rows
 from trip_duration.training import predict
 
 
@@ -134,7 +135,9 @@ def test_the_quantiles_are_learned_in_one_booster_that_repeats() -> None:
     X = rng.uniform(1, 10, (4000, 2)).astype(np.float32)
     minutes = 3 * X[:, 0] + X[:, 0] * rng.normal(size=4000)
     boosters = [
-        train_quantiles(X, minutes, level=0.9, rounds=60, names=["a", "b"], types=["q", "q"])
+        train_quantiles(
+            Rows.of(X, minutes), level=0.9, rounds=60, names=["a", "b"], types=["q", "q"]
+        )
         for _ in range(2)
     ]
     assert boosters[0].save_raw("ubj") == boosters[1].save_raw("ubj")

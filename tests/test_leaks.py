@@ -131,7 +131,8 @@ def test_what_featurize_writes_is_let_through(
     paths = {split: tmp_path / f"{split}.parquet" for split in ("train", "validation")}
     write_parquet(builder.transform_training(train), paths["train"])
     write_parquet(builder.transform(unseen), paths["validation"])
-    found = check(paths, {"train": [train], "validation": [unseen]})
+    features = {split: [path] for split, path in paths.items()}
+    found = check(features, {"train": [train], "validation": [unseen]})
     assert set(found) == {"answer", "encodings", "rows"}
     assert found["answer"]["share"] < ANSWER
 

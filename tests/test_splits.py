@@ -1,13 +1,18 @@
 """Who learns, who stops, who calibrates: by whole days, and nobody twice."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
+from tests.test_leaks import SOMEWHERE, city
 
 from trip_duration.errors import SettingsError, TripDurationError
-from trip_duration.splits import Roles, Rows, calibrates, divide, weights
+from trip_duration.features import FeatureBuilder
+from trip_duration.files import write_parquet
+from trip_duration.splits import Roles, Rows, calibrates, divide, weigher
 
 JANUARY = int(np.datetime64("2021-01-01").astype("datetime64[D]").astype(int))
 MONTHS = {"train_months": ["2021-01"], "validation_months": ["2021-02"]}
@@ -17,11 +22,11 @@ def days(first: int, last: int, *, a_day: int = 3, sparse: bool = False) -> Rows
     """So many trips on each day, counted from 2021-01-01; the only column numbers them."""
     day = np.repeat(np.arange(first, last + 1), a_day) + JANUARY
     X = np.arange(len(day), dtype=np.float32)[:, None] + 1000 * first
-    return Rows(csr_matrix(X) if sparse else X, np.ones(len(day)), day)
+    return Rows.of(csr_matrix(X) if sparse else X, np.ones(len(day)), day)
 
 
 def numbered(rows: Rows) -> set[int]:
-    return {round(float(x)) for x in np.asarray(rows.X.sum(axis=1)).ravel()}
+    return {round(float(x)) for x in np.asarray(rows.whole.X.sum(axis=1)).ravel()}
 
 
 @settings(max_examples=60, deadline=None)
@@ -39,6 +44,7 @@ def test_nobody_has_two_roles(stop_on: str, stop_days: int, every: int, refit: b
         calibration_every=every,
         refit=refit,
     )
+    assert len(roles.fit) == len(roles.fit.whole.day)
     fit, stop, final, apart = map(numbered, (roles.fit, roles.stop, roles.final, roles.calibration))
     assert not fit & stop
     assert not apart & (fit | stop | final)
@@ -47,13 +53,13 @@ def test_nobody_has_two_roles(stop_on: str, stop_days: int, every: int, refit: b
     if stop_on == "inside":
         assert fit | stop == numbered(train)
         assert len(stop) == 3 * stop_days
-        assert roles.fit.day.max() < roles.stop.day.min()
+        assert roles.fit.days[-1] < roles.stop.days[0]
     else:
         assert fit == numbered(train)
         assert stop == numbered(validation) - apart
     assert final == (both - apart if refit else numbered(train))
-    assert not set(roles.calibration.day) & set(roles.stop.day)
-    assert len(set(roles.calibration.day)) in (28 // every, 28 // every + 1)
+    assert not set(roles.calibration.days) & set(roles.stop.days)
+    assert len(roles.calibration.days) in (28 // every, 28 // every + 1)
 
 
 def test_the_last_day_calibrates_and_every_so_many_before_it() -> None:
@@ -73,9 +79,9 @@ def test_sparse_rows_are_joined_as_dense_ones_are() -> None:
         return divide(*parts, **MONTHS, refit=True)
 
     sparse, dense = divided(True), divided(False)
-    np.testing.assert_array_equal(sparse.final.X.toarray(), dense.final.X)
-    np.testing.assert_array_equal(sparse.final.day, dense.final.day)
-    assert sparse.final.X.format == "csr"
+    np.testing.assert_array_equal(sparse.final.whole.X.toarray(), dense.final.whole.X)
+    np.testing.assert_array_equal(sparse.final.whole.day, dense.final.whole.day)
+    assert sparse.final.whole.X.format == "csr"
 
 
 @pytest.mark.parametrize(("first", "last", "which"), [(27, 30, "all"), (0, 20, "none")])
@@ -94,11 +100,47 @@ def test_months_without_trips_are_refused(empty: int) -> None:
 
 def test_a_half_life_halves_and_clocks_that_are_off_change_nothing() -> None:
     day = np.arange(20_000) // 200 + JANUARY  # 100 days
-    half = weights(day, 0.1)
-    assert half is not None
+
+    def weights(day: np.ndarray) -> np.ndarray:
+        weigh = weigher(Rows.of(np.zeros((len(day), 1)), day, day), 0.1)
+        assert weigh is not None
+        return weigh(day)
+
+    half = weights(day)
     assert half[-1] == 1.0
     assert half[-1 - 10 * 200] == pytest.approx(0.5)  # a tenth of the days earlier
     assert half[0] == pytest.approx(0.5**9.9)
-    off = weights(np.concatenate([[JANUARY - 4000], day, [JANUARY + 4000]]), 0.1)
+    off = weights(np.concatenate([[JANUARY - 4000], day, [JANUARY + 4000]]))
     np.testing.assert_allclose(off, np.concatenate([half[:1], half, [1.0]]))
-    assert weights(day, None) is None
+    assert weigher(Rows.of(day, day, day), None) is None
+
+
+def test_rows_are_read_as_often_as_they_are_asked_for(tmp_path: Path) -> None:
+    trips = city("2024-01", 900)
+    builder = FeatureBuilder.fit(trips, preset="booking", places=SOMEWHERE)
+    made = builder.transform(trips)
+    paths = [tmp_path / "1.parquet", tmp_path / "2.parquet"]
+    for path, part in zip(paths, (made.slice(0, 300), made.slice(300)), strict=True):
+        write_parquet(part, path)
+    read, held = Rows.read(paths, builder), Rows.read([made], builder)
+    assert len(read) == len(made)
+    for _ in range(2):
+        assert [len(part.minutes) for part in read] == [300, made.num_rows - 300]
+    for one, other in zip(read.whole, held.whole, strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(read.days, held.days)
+    np.testing.assert_array_equal(read.trips, held.trips)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=5).filter(any), st.integers(1, 60))
+def test_a_sample_is_evenly_spaced_however_the_rows_are_cut(sizes: list[int], most: int) -> None:
+    X = np.arange(sum(sizes))[:, None] * 1.0
+    ends = np.cumsum(sizes)
+    whole = Rows.of(X, X[:, 0], X[:, 0].astype(np.int64))
+    parts = [whole.whole.where(slice(b - n, b)) for n, b in zip(sizes, ends, strict=True)]
+    rows = Rows(lambda: iter(parts), whole.days, whole.trips)
+    taken = rows.sample(most)
+    assert len(taken) <= most
+    step = -(-len(rows) // most)
+    np.testing.assert_array_equal(taken.whole.minutes, np.arange(0, len(rows), step))

@@ -19,6 +19,7 @@ from trip_duration.errors import TripDurationError
 from trip_duration.intervals import Calibration, train_quantiles
 from trip_duration.orchestration import OURS, environment
 from trip_duration.prediction import FILES
+from trip_duration.splits import Rows
 from trip_duration.trips import SCHEMA
 
 SOURCE = Path(tracking.__file__).parents[1]
@@ -214,8 +215,7 @@ def model(tmp_path: Path) -> list[Path]:
     write_json(builder.to_json(), tmp_path / "features.json")
     booster.save_model(tmp_path / "model.ubj")
     quantiles = train_quantiles(
-        builder.matrix(builder.transform(trips)),
-        trips["duration"].to_numpy(),
+        Rows.read([builder.transform(trips)], builder),
         level=0.9,
         rounds=5,
         nthread=1,

@@ -4,12 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xgboost as xgb
 from scipy.sparse import csr_matrix
 
+from trip_duration import training
 from trip_duration.errors import TripDurationError
 from trip_duration.splits import Roles, Rows, divide
 from trip_duration.training import (
     COURSE_PARAMS,
+    binned,
     booster_params,
     load_booster,
     matrices,
@@ -53,8 +56,6 @@ def test_a_fit_learns_stops_early_and_keeps_its_best_round(pair: tuple) -> None:
 
 
 def test_the_kept_booster_reaches_the_stated_rmse(pair: tuple, tmp_path: Path) -> None:
-    import xgboost as xgb
-
     fit = train_best_model(*pair, PARAMS, num_boost_round=60, early_stopping_rounds=5)
     save_booster(fit.booster, tmp_path / "model.ubj")
     X, y = rows(2)
@@ -91,6 +92,44 @@ def test_what_a_sparse_matrix_does_not_hold_is_missing() -> None:
     assert fits[0].rmse == fits[1].rmse
 
 
+def in_parts(X: np.ndarray, y: np.ndarray, size: int) -> Rows:
+    """The rows in batches of some size, as months give them."""
+    whole = Rows.of(X, y).whole
+    parts = [whole.where(slice(i, i + size)) for i in range(0, len(y), size)]
+    return Rows(lambda: iter(parts), np.zeros(1, np.int64), np.array([len(y)]))
+
+
+@pytest.mark.parametrize("cuts", [10_000, 500])
+def test_bins_in_files_give_the_bits_of_bins_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cuts: int
+) -> None:
+    monkeypatch.setattr(training, "CUT_ROWS", cuts)
+    data = [in_parts(*rows(seed, 3000), size=700) for seed in (1, 2)]
+    raw = []
+    for limit in (10_000, 1_000):
+        pair = binned(*data, rows_in_memory=limit, cache=tmp_path / "cache")
+        paged = isinstance(pair[0], xgb.ExtMemQuantileDMatrix)
+        assert paged == (limit == 1_000)
+        assert any((tmp_path / "cache").glob("matrix-*")) == paged
+        fit = train_best_model(*pair, PARAMS, num_boost_round=30, early_stopping_rounds=5)
+        raw.append(bytes(fit.booster.save_raw("ubj")))
+        assert fit.rmse < 2
+        del pair, fit
+    assert raw[0] == raw[1]
+    assert not any((tmp_path / "cache").glob("matrix-*"))
+
+
+def test_bins_from_a_sample_cost_next_to_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    learned, held_out = (Rows.of(*rows(seed, 6000)) for seed in (1, 2))
+    errors = []
+    for cuts in (10_000, 1_000):
+        monkeypatch.setattr(training, "CUT_ROWS", cuts)
+        pair = binned(learned, held_out)
+        errors.append(train_best_model(*pair, PARAMS, num_boost_round=60).rmse)
+    assert errors[0] != errors[1]
+    assert errors[1] == pytest.approx(errors[0], rel=0.01)
+
+
 def test_after_round_ends_a_fit(pair: tuple) -> None:
     fit = train_best_model(*pair, PARAMS, after_round=lambda done, _: done == 3)
     assert fit.rounds == 3
@@ -112,8 +151,6 @@ def test_refused_parameters_are_one_sentence(pair: tuple) -> None:
 
 
 def test_a_device_that_is_not_there_is_one_sentence(pair: tuple) -> None:
-    import xgboost as xgb
-
     if xgb.build_info().get("USE_CUDA"):
         pytest.skip("this build has GPU code")
     with pytest.raises(TripDurationError, match=r"train\.device is 'cuda'"):
@@ -133,18 +170,16 @@ def roles_of(**how: object) -> Roles:
         X, y = rows(seed, 1200)
         day = np.sort(np.random.default_rng(seed).integers(first, first + 28, 1200))
         y = np.where(day > first + 20, y * 1.5, y)
-        parts.append(Rows(X, y, day + 18628))  # from 2021-01-01 on
+        parts.append(Rows.of(X, y, day + 18628))  # from 2021-01-01 on
     return divide(*parts, train_months=["2021-01"], validation_months=["2021-02"], **how)
 
 
 def test_the_model_learns_from_all_for_the_rounds_that_were_found() -> None:
-    import xgboost as xgb
-
     roles = roles_of(stop_days=10)
     how = {"num_boost_round": 60, "early_stopping_rounds": 5}
     booster, fit = train_model(roles, PARAMS, **how)
     assert booster.num_boosted_rounds() == fit.rounds < 60
-    last = roles.stop.where(roles.stop.day > roles.stop.day.max() - 7)
+    last = roles.stop.on(lambda day: day > roles.stop.days[-1] - 7).whole
     errors = [
         np.abs(b.predict(xgb.DMatrix(last.X)) - last.minutes).mean() for b in (booster, fit.booster)
     ]
@@ -158,11 +193,9 @@ def test_where_the_validation_months_stop_the_first_fit_is_the_model() -> None:
 
 
 def test_recent_trips_count_more() -> None:
-    import xgboost as xgb
-
     roles = roles_of(stop_on="validation")
     how = {"num_boost_round": 30, "early_stopping_rounds": 30}
-    late = roles.fit.where(roles.fit.day > roles.fit.day.max() - 7)
+    late = roles.fit.on(lambda day: day > roles.fit.days[-1] - 7).whole
     bias = [
         np.mean(train_model(roles, PARAMS, half_life=share, **how)[0].predict(
             xgb.DMatrix(late.X)) - late.minutes)
@@ -172,12 +205,7 @@ def test_recent_trips_count_more() -> None:
 
 
 def test_the_level_is_that_of_the_last_days() -> None:
-    day = np.repeat([1, 2, 3], 4)
-    predicted = np.full(12, 10.0)
-    actual = np.where(day == 3, 12.0, np.where(day == 2, 11.0, 10.0))
-    assert recent_level(actual, predicted, day, 1) == 1.2
-    assert recent_level(actual, predicted, day, 2) == 1.15
-    assert recent_level(actual, predicted, day, None) == 1.0
+    assert recent_level(np.array([12.0, 11.0]), np.array([10.0, 10.0])) == 1.15
     booster, _ = train_model(
         roles_of(stop_days=10), PARAMS, level_days=4, num_boost_round=40, early_stopping_rounds=5
     )

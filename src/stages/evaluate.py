@@ -1,5 +1,7 @@
 """Stage 5: judge the model and the baselines on the months that come after all it learned from."""
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -8,13 +10,43 @@ from trip_duration import explanations, plots, tracking
 from trip_duration.baselines import Baselines
 from trip_duration.evaluation import comparison_markdown, metrics, slices
 from trip_duration.files import read_json, write_csv, write_json
-from trip_duration.intervals import coverage, coverage_slices
+from trip_duration.intervals import Calibration, coverage, coverage_slices
 from trip_duration.orchestration import markdown, stage_flow, task
 from trip_duration.params import Params
 from trip_duration.prediction import FILES, load, predict_features
-from trip_duration.splits import calibrates, days
+from trip_duration.splits import calibrates
 from trip_duration.training import load_booster
-from trip_duration.trips import month_paths, read_month
+from trip_duration.trips import month_paths, read_parts, taken
+
+FEATURES = Path("data/features")
+JUDGED = ["pickup", "duration", "pickup_zone", "trip_distance"]
+
+
+def predicted(params: Params, split: str) -> tuple[pa.Table, dict[str, np.ndarray]]:
+    """A split's trips, with the columns that it is judged by, and what was said of them.
+
+    What was said comes month by month and part by part, so that no more of the features than a
+    part is in memory: ``minutes``, ``lower``, ``upper``, and the minutes of each baseline.
+    """
+    model = load("models")
+    baselines = Baselines.from_json(read_json("models/baselines.json"))
+    compared = params.features.preset == "course"
+    course = load_booster("models/course/model.ubj") if compared else None
+    trips, said = [], []
+    for month, features in zip(
+        month_paths(params.data, split),
+        month_paths(params.data, split, FEATURES / split),
+        strict=True,
+    ):
+        for part, made in zip(read_parts(month), read_parts(features), strict=True):
+            others = baselines.predict(part)
+            if course is not None:
+                others = {"course": predict_features(made, course, model.builder), **others}
+            said.append({**model.predict_features(made), **others})
+            trips.append(part.select(JUDGED))
+    return pa.concat_tables(trips), {
+        name: np.concatenate([part[name] for part in said]) for name in said[0]
+    }
 
 
 @task
@@ -23,32 +55,26 @@ def judge(params: Params, split: str, *, draw: bool) -> dict:
 
     With ``draw``, the plots of it.
     """
-    model = load("models")
-    trips = pa.concat_tables(read_month(path) for path in month_paths(params.data, split))
-    features = pq.read_table(f"data/features/{split}.parquet")
-    said = model.predict_features(features)
-    others = Baselines.from_json(read_json("models/baselines.json")).predict(trips)
-    if params.features.preset == "course":
-        course = load_booster("models/course/model.ubj")
-        others = {"course": predict_features(features, course, model.builder), **others}
+    calibration = Calibration.from_json(read_json("models/intervals.json"))
+    trips, said = predicted(params, split)
+    model, lower, upper = (said.pop(name) for name in ("minutes", "lower", "upper"))
     actual = trips["duration"].to_numpy()
-    # The days that set the width of the intervals cannot judge it.
-    fresh = np.ones(len(actual), bool)
-    if split == "validation":
-        every = params.intervals.calibration_every
-        fresh = ~calibrates(days(features), params.data.validation, every)
-    lower, upper, minutes = (said[name][fresh] for name in ("lower", "upper", "minutes"))
     if draw:
-        write_plots(params, split, trips, said["minutes"])
-        boroughs = known_boroughs()
-        for name, table in coverage_slices(trips.filter(fresh), lower, upper, boroughs).items():
-            write_csv(table, f"plots/coverage_by_{name}.csv")
-    return {
+        write_plots(params, split, trips, model)
+    found = {
         "trips": trips.num_rows,
-        "model": metrics(actual, said["minutes"]),
-        "baselines": {name: metrics(actual, minutes) for name, minutes in others.items()},
-        "intervals": coverage(actual[fresh], lower, upper, minutes, model.calibration),
+        "model": metrics(actual, model),
+        "baselines": {name: metrics(actual, minutes) for name, minutes in said.items()},
     }
+    if split == "validation":  # the days that set the width of the intervals cannot judge it
+        day = trips["pickup"].to_numpy().astype("datetime64[D]").astype(np.int64)
+        fresh = ~calibrates(day, params.data.validation, params.intervals.calibration_every)
+        trips = trips.filter(fresh)
+        actual, lower, upper, model = (part[fresh] for part in (actual, lower, upper, model))
+    if draw:
+        for name, table in coverage_slices(trips, lower, upper, known_boroughs()).items():
+            write_csv(table, f"plots/coverage_by_{name}.csv")
+    return {**found, "intervals": coverage(actual, lower, upper, model, calibration)}
 
 
 def known_boroughs() -> dict[int, str]:
@@ -71,8 +97,9 @@ def write_plots(params: Params, split: str, trips: pa.Table, predicted: np.ndarr
 def weigh(params: Params, split: str) -> dict[str, float]:
     """How many minutes each feature adds or takes, in the mean over a sample of trips."""
     model = load("models")
-    features = pq.read_table(f"data/features/{split}.parquet")
-    sample = features.take(explanations.sample(features.num_rows, seed=params.seed))
+    paths = month_paths(params.data, split, FEATURES / split)
+    rows = sum(pq.read_metadata(path).num_rows for path in paths)
+    sample = taken(paths, explanations.sample(rows, seed=params.seed))
     parts = explanations.contributions(sample, model.booster, model.builder)
     table = explanations.importance(parts, model.builder.features)
     write_csv(table, "plots/importance.csv")

@@ -1,10 +1,9 @@
 """Stage 2: learn encodings from the training months, and turn all months into features."""
 
-from collections.abc import Iterator
+import shutil
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trip_duration import leaks
@@ -14,9 +13,10 @@ from trip_duration.files import write_json, write_parquet
 from trip_duration.geometry import projected
 from trip_duration.orchestration import stage_flow, task
 from trip_duration.params import Params
-from trip_duration.trips import month_paths, read_month
+from trip_duration.trips import month_paths
 
 FEATURES = Path("data/features")
+SPLITS = ("train", "validation", "test")
 
 
 def known_places() -> np.ndarray | None:
@@ -46,30 +46,23 @@ def learn(params: Params) -> FeatureBuilder:
 @task
 def learn_baselines(params: Params) -> Baselines:
     """What one would say without a model, from the training months as well."""
-    return Baselines.fit(read_month(path) for path in month_paths(params.data, "train"))
+    return Baselines.fit(month_paths(params.data, "train"))
 
 
 @task
-def write_split(params: Params, builder: FeatureBuilder, split: str) -> None:
-    """Write the features of a split, month after month."""
-
-    def tables() -> Iterator[pa.Table]:
-        for number, path in enumerate(month_paths(params.data, split)):
-            trips = read_month(path)
-            if split == "train":
-                yield builder.transform_training(trips, month=number)
-            else:
-                yield builder.transform(trips)
-
-    write_parquet(tables(), FEATURES / f"{split}.parquet", builder.schema)
+def write_month(params: Params, builder: FeatureBuilder, split: str, number: int) -> None:
+    """Write the features of a split's month, the ``number``-th from 0."""
+    trips = month_paths(params.data, split)[number]
+    tables = builder.transform_month(trips, training=number if split == "train" else None)
+    write_parquet(tables, month_paths(params.data, split, FEATURES / split)[number], builder.schema)
 
 
 @task
 def look_for_leaks(params: Params) -> None:
     """Refuse features that tell the answer, and trips that are learned from and judged on."""
-    splits = [split for split in ("train", "validation", "test") if getattr(params.data, split)]
+    splits = [split for split in SPLITS if getattr(params.data, split)]
     leaks.check(
-        {split: FEATURES / f"{split}.parquet" for split in splits},
+        {split: month_paths(params.data, split, FEATURES / split) for split in splits},
         {split: month_paths(params.data, split) for split in splits},
     )
 
@@ -77,9 +70,11 @@ def look_for_leaks(params: Params) -> None:
 @stage_flow("featurize")
 def featurize(params: Params) -> None:
     """data/features, models/features.json and models/baselines.json."""
+    shutil.rmtree(FEATURES, ignore_errors=True)  # months that are no longer asked for
     builder = learn(params)
-    for split in ("train", "validation", "test"):
-        write_split(params, builder, split)
+    for split in SPLITS:
+        for number in range(len(getattr(params.data, split))):
+            write_month(params, builder, split, number)
     look_for_leaks(params)
     write_json(builder.to_json(), "models/features.json")
     write_json(learn_baselines(params).to_json(), "models/baselines.json")

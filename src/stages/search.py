@@ -1,5 +1,6 @@
 """Stage 3: search the booster's parameters on trips that are held out for it."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ from trip_duration.files import read_json, sha256, write_csv, write_json
 from trip_duration.orchestration import stage_flow, table, task
 from trip_duration.params import Params
 from trip_duration.search import Journal, SearchResult, Trial, journal_path, train_model_search
-from trip_duration.splits import read_roles, weights
-from trip_duration.training import matrices
+from trip_duration.splits import FEATURES, read_roles
+from trip_duration.training import binned
+from trip_duration.trips import month_paths
 
-READ = ("data/features/train.parquet", "data/features/validation.parquet", "models/features.json")
+CACHE = Path(".cache/matrices")
 
 
 def settings_of(params: Params) -> dict[str, Any]:
@@ -53,15 +55,15 @@ def run_trials(params: Params, journal: Journal) -> SearchResult:
 
         builder = FeatureBuilder.from_json(read_json("models/features.json"))
         roles = read_roles(params, builder)
-        pair = matrices(
-            roles.fit.X,
-            roles.fit.minutes,
-            roles.stop.X,
-            roles.stop.minutes,
+        pair = binned(
+            roles.fit,
+            roles.stop,
             names=builder.columns,
             types=builder.feature_types,
-            weight=weights(roles.fit.day, params.train.half_life),
+            half_life=params.train.half_life,
             max_bin=params.train.max_bin,
+            rows_in_memory=params.train.rows_in_memory,
+            cache=CACHE,
         )
         found = train_model_search(*pair, journal=journal, on_trial=finished, **settings_of(params))
         if found.best and found.best.loss is not None:
@@ -72,9 +74,15 @@ def run_trials(params: Params, journal: Journal) -> SearchResult:
 @stage_flow("search")
 def search(params: Params) -> None:
     """search/best_params.json and search/trials.csv."""
+    shutil.rmtree(CACHE, ignore_errors=True)  # what a killed run left
     chosen = params.train
     divided = [chosen.stop_on, chosen.stop_days, chosen.half_life]
-    digests = [*(sha256(path) for path in READ), repr([*divided, params.intervals])]
+    splits = ("train", "validation")
+    read = [p for s in splits for p in month_paths(params.data, s, f"{FEATURES}/{s}")]
+    digests = [
+        *(sha256(p) for p in [*read, Path("models/features.json")]),
+        repr([*divided, params.intervals]),
+    ]
     journal = Journal(journal_path(Path(".cache/search"), settings_of(params), digests))
     result = run_trials(params, journal)
     write_csv(result.table(), "search/trials.csv")

@@ -1,10 +1,10 @@
 """Stage 4: fit the model with the best parameters, and the course's own beside it."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import xgboost as xgb
 
 from trip_duration.features import FeatureBuilder
@@ -12,19 +12,21 @@ from trip_duration.files import read_json, write_csv, write_json
 from trip_duration.intervals import Calibration, calibrate, train_quantiles
 from trip_duration.orchestration import stage_flow, task
 from trip_duration.params import Params
-from trip_duration.splits import read_roles, rows, weights
+from trip_duration.splits import FEATURES, Rows, read_roles
 from trip_duration.training import (
     COURSE_EARLY_STOPPING_ROUNDS,
     COURSE_PARAMS,
     COURSE_ROUNDS,
     Fit,
-    matrices,
+    binned,
     predict,
     save_booster,
     train_best_model,
     train_model,
 )
+from trip_duration.trips import month_paths
 
+CACHE = Path(".cache/matrices")
 COURSE = Path("models/course")
 
 
@@ -43,6 +45,8 @@ def fit_model(params: Params, found: dict[str, Any]) -> tuple[xgb.Booster, Fit]:
         num_parallel_tree=chosen.num_parallel_tree,
         num_boost_round=chosen.num_boost_round,
         early_stopping_rounds=chosen.early_stopping_rounds,
+        rows_in_memory=chosen.rows_in_memory,
+        cache=CACHE,
         seed=params.seed,
         nthread=chosen.nthread,
         max_bin=chosen.max_bin,
@@ -57,10 +61,9 @@ def fit_intervals(params: Params, booster: xgb.Booster) -> tuple[xgb.Booster, Ca
     builder = FeatureBuilder.from_json(read_json("models/features.json"))
     roles = read_roles(params, builder)
     quantiles = train_quantiles(
-        roles.final.X,
-        roles.final.minutes,
+        roles.final,
         level=params.intervals.level,
-        weight=weights(roles.final.day, chosen.half_life),
+        half_life=chosen.half_life,
         seed=params.seed,
         nthread=chosen.nthread,
         max_bin=chosen.max_bin,
@@ -71,9 +74,13 @@ def fit_intervals(params: Params, booster: xgb.Booster) -> tuple[xgb.Booster, Ca
     level = booster.attr("level")
     if level is not None:
         quantiles.set_attr(level=level)
-    X, actual = roles.calibration.X, roles.calibration.minutes
-    predicted = np.maximum(predict(booster, X, builder.feature_types), 0.0)
-    lower, upper = predict(quantiles, X, builder.feature_types).T
+    types = builder.feature_types
+    said = [
+        (predict(booster, part.X, types), *predict(quantiles, part.X, types).T, part.minutes)
+        for part in roles.calibration
+    ]
+    predicted, lower, upper, actual = map(np.concatenate, zip(*said, strict=True))
+    predicted = np.maximum(predicted, 0.0)
     return quantiles, calibrate(lower, upper, predicted, actual, params.intervals.level)
 
 
@@ -83,12 +90,12 @@ def fit_course(params: Params) -> None:
     said: dict[str, float | bool] = {"fitted": params.features.preset == "course"}
     if said["fitted"]:
         builder = FeatureBuilder.from_json(read_json("models/features.json"))
-        tables = [
-            pq.read_table(f"data/features/{name}.parquet") for name in ("train", "validation")
+        parts = [
+            Rows.read(month_paths(params.data, split, f"{FEATURES}/{split}"), builder)
+            for split in ("train", "validation")
         ]
-        parts = [part for r in (rows(t, builder) for t in tables) for part in (r.X, r.minutes)]
         how: dict[str, Any] = {"nthread": params.train.nthread, "max_bin": params.train.max_bin}
-        pair = matrices(*parts, names=builder.columns, types=builder.feature_types, **how)
+        pair = binned(*parts, names=builder.columns, types=builder.feature_types, **how)
         fit = train_best_model(
             *pair,
             COURSE_PARAMS,
@@ -105,6 +112,7 @@ def fit_course(params: Params) -> None:
 @stage_flow("train")
 def train(params: Params) -> None:
     """models/model.ubj, its intervals, models/course, metrics/train.json, the learning curve."""
+    shutil.rmtree(CACHE, ignore_errors=True)  # what a killed run left
     found = read_json("search/best_params.json")["params"]
     booster, fit = fit_model(params, found)
     quantiles, calibration = fit_intervals(params, booster)

@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from trip_duration.errors import SettingsError, TripDurationError
 from trip_duration.geometry import PairDistances, learned
-from trip_duration.trips import SCHEMA, Rules, clean, to_canonical
+from trip_duration.trips import SCHEMA, Rules, clean, read_parts, to_canonical
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,7 +59,6 @@ FORMAT = 2  # of `FeatureBuilder.to_json`
 _ZONE_WEIGHT, _PAIR_WEIGHT, _CLOCK_WEIGHT = 10.0, 5.0, 20.0
 _GRID = 2.0**20
 _BLOCK = 1 << 14  # rows that are worked on at once: their columns fit a processor's cache
-_BATCH = 1 << 18  # rows of a file that are read at once
 
 _Key = Literal["minute", "day", "clock", "pickup", "dropoff", "pair", "row"]
 _SIZES: dict[_Key, int] = {
@@ -1012,6 +1011,30 @@ class FeatureBuilder:
         """
         return self._table(trips, self._training(month, first_row))
 
+    def transform_month(self, month: "Month", *, training: int | None = None) -> Iterator[pa.Table]:
+        """Make the features of a month, table by table, in memory that its size does not change.
+
+        Parameters
+        ----------
+        month : callable, path or pyarrow.Table
+            As `fit` takes it.
+        training : int, optional
+            The month's place, from 0, among those given to `fit`, of which it then must be one:
+            its trips are encoded as `transform_training` does. By default as `transform` does.
+
+        Yields
+        ------
+        pyarrow.Table
+            Under `schema`.
+        """
+        columns = list(dict.fromkeys([*_columns_read(self.features), "pickup", "duration"]))
+        first = 0
+        for part in _tables(month, columns):
+            assert isinstance(part, pa.Table)
+            source = self._serving if training is None else self._training(training, first)
+            yield self._table(part, source)
+            first += part.num_rows
+
     def matrix(self, features: pa.Table) -> "np.ndarray | csr_matrix":
         """Turn what `transform` gave into XGBoost's input.
 
@@ -1314,18 +1337,7 @@ def _tables(month: "Month", columns: list[str]) -> "Iterator[pa.Table | _Trips]"
     if isinstance(month, pa.Table | _Trips):
         yield month
     elif isinstance(month, str | PathLike):
-        import pyarrow.parquet as pq
-
-        try:
-            with pq.ParquetFile(month) as file:
-                names = [name for name in columns if name in file.schema_arrow.names]
-                for batch in file.iter_batches(_BATCH, columns=names):
-                    yield pa.Table.from_batches([batch])
-        except (OSError, pa.ArrowException) as error:
-            raise TripDurationError(
-                f"{month} cannot be read as a month of trips ({str(error).splitlines()[0]}): "
-                "expected a canonical Parquet file, as ingest writes it; run ingest again."
-            ) from None
+        yield from read_parts(month, columns)
     else:
         for part in month():
             yield part if isinstance(part, pa.Table) else pa.Table.from_batches([part])

@@ -24,8 +24,11 @@ from trip_duration.evaluation import by_borough, by_hour
 if TYPE_CHECKING:
     import xgboost as xgb
 
+    from trip_duration.splits import Rows
+
 __all__ = [
     "QUANTILE_ROUNDS",
+    "QUANTILE_ROWS",
     "Calibration",
     "calibrate",
     "coverage",
@@ -39,6 +42,7 @@ __all__ = [
 BELOW = 0.3  # of the missed trips
 PAD = 0.5  # of the mean distance between the quantiles, added to each: they are known roughly
 QUANTILE_ROUNDS = 100
+QUANTILE_ROWS = 2_000_000  # of more, so many: 100,000 lie beyond either quantile
 
 
 @dataclass(frozen=True)
@@ -160,11 +164,10 @@ def quantile_params(level: float) -> dict[str, Any]:
 
 
 def train_quantiles(
-    X: Any,
-    minutes: np.ndarray,
+    rows: "Rows",
     *,
     level: float,
-    weight: np.ndarray | None = None,
+    half_life: float | None = None,
     rounds: int = QUANTILE_ROUNDS,
     seed: int = 42,
     nthread: int = 2,
@@ -172,18 +175,16 @@ def train_quantiles(
     device: str = "cpu",
     **columns: Any,
 ) -> "xgb.Booster":
-    """Fit the booster of the quantiles.
+    """Fit the booster of the quantiles, on up to `QUANTILE_ROWS` trips, evenly spaced.
 
     Parameters
     ----------
-    X : array of shape (trips, columns), dense or CSR
-        Features of the trips that the model learns from.
-    minutes : array of shape (trips,)
-        Durations.
+    rows : Rows
+        The trips that the model learns from.
     level : float
         Of the intervals: 0.9 learns the quantiles 0.05 and 0.95.
-    weight : array of shape (trips,), optional
-        What each trip counts.
+    half_life : float, optional
+        As in `splits.weigher`.
     rounds : int
         Of boosting: enough that more no longer narrow the intervals.
     seed, nthread, max_bin, device
@@ -199,7 +200,7 @@ def train_quantiles(
     from trip_duration.training import matrix, train_for_rounds
 
     how: dict[str, Any] = {"nthread": nthread, "max_bin": max_bin}
-    data = matrix(X, minutes, weight=weight, **columns, **how)
+    data = matrix(rows.sample(QUANTILE_ROWS), half_life=half_life, **columns, **how)
     return train_for_rounds(data, quantile_params(level), rounds, seed=seed, device=device, **how)
 
 

@@ -16,13 +16,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
 from trip_duration.errors import TripDurationError
+from trip_duration.trips import read_parts, taken
 
 __all__ = ["check", "check_answer", "check_encodings", "check_rows"]
 
@@ -53,22 +53,21 @@ _KEPT = 1 << 21  # fingerprints, 16 MB; beyond, every second is dropped, and aga
 _SPLITS = ("train", "validation", "test")  # in the order of time: none may hold trips of another
 _NO_FEATURES = ("day", "duration")
 _ZONES, _CLOCKS = 266, 48
-_BATCH = 1 << 18  # rows that are read at once
 _TRIP = ["pickup", "pickup_zone", "dropoff_zone", "trip_distance"]
 
 
 def check(
-    features: Mapping[str, Rows], trips: Mapping[str, Sequence[Rows]]
+    features: Mapping[str, Sequence[Rows]], trips: Mapping[str, Sequence[Rows]]
 ) -> dict[str, dict[str, Any]]:
     """Look for leaks of all three kinds.
 
     Parameters
     ----------
-    features : mapping of str to pyarrow.Table or path
-        What featurize wrote for ``train``, ``validation`` and, where there are test months,
-        ``test``: columns of features, and ``duration`` in minutes.
+    features : mapping of str to sequence of pyarrow.Table or path
+        What featurize wrote for the months of ``train``, ``validation`` and, where there are test
+        months, ``test``: columns of features, and ``duration`` in minutes.
     trips : mapping of str to sequence of pyarrow.Table or path
-        For the same splits the months of canonical trips, in the order of the features' rows.
+        The same months of canonical trips, row by row.
 
     Returns
     -------
@@ -440,7 +439,7 @@ def _counted(months: Iterable[Rows]) -> dict[str, np.ndarray]:
     """Trips by cell, for each kind."""
     counts = {kind: np.zeros(size, np.int64) for kind, size in _CELLS.items()}
     for month in months:
-        for part in _parts(month, _TRIP):
+        for part in read_parts(month, _TRIP):
             for kind, cell in _cells(part).items():
                 counts[kind] += np.bincount(cell, minlength=len(counts[kind]))
     return counts
@@ -486,7 +485,7 @@ def check_rows(splits: Mapping[str, Iterable[Rows]]) -> dict[str, Any]:
     for split in sorted(splits, key=_SPLITS.index):
         own = _Fingerprints()
         for month in splits[split]:
-            for part in _parts(month, [*_TRIP, "duration"]):
+            for part in read_parts(month, [*_TRIP, "duration"]):
                 own.add(_fingerprints(part))
         if names:
             shared, share = own.shared(earlier)
@@ -574,27 +573,9 @@ def _percent(share: float) -> str:
     return f"{100 * share:.3g}"
 
 
-def _parts(rows: Rows, columns: list[str] | None = None) -> Iterator[pa.Table]:
-    """A month's trips or a split's features, table by table."""
-    if isinstance(rows, pa.Table):
-        yield rows if columns is None else rows.select(columns)
-        return
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(Path(rows)) as file:
-            for batch in file.iter_batches(_BATCH, columns=columns):
-                yield pa.Table.from_batches([batch])
-    except (OSError, pa.ArrowException) as error:
-        raise TripDurationError(
-            f"{rows} cannot be read ({str(error).splitlines()[0]}): expected a Parquet file that "
-            "ingest or featurize wrote; run the stage again."
-        ) from None
-
-
 def _sampled(
     split: str,
-    features: Rows,
+    features: Sequence[Rows],
     months: Sequence[Rows],
     train: Mapping[str, np.ndarray],
     own: Mapping[str, np.ndarray],
@@ -607,13 +588,15 @@ def _sampled(
     is_scarce = (both > 0) & (more <= _SCARCE)
     scarce = int(own["zone pair"][is_scarce].sum())
     chosen, trips = _chosen(months, spaced, is_scarce, scarce)
-    taken, rows = _taken(features, chosen)
+    rows = sum(part.num_rows for month in features for part in read_parts(month, ["duration"]))
     if rows != total:
         raise TripDurationError(
             f"The {split} features have {rows} rows and the {split} months {total} trips: expected "
             "as many; run ingest and featurize again."
         )
-    return _Sample(taken, trips, np.isin(chosen, spaced), _seen(_cells(trips), train, own))
+    return _Sample(
+        taken(features, chosen), trips, np.isin(chosen, spaced), _seen(_cells(trips), train, own)
+    )
 
 
 def _chosen(
@@ -623,7 +606,7 @@ def _chosen(
     wanted = _evenly(scarce, _EXTRA)  # of the scarce ones, counted from the first
     places, taken, first, passed = [], [], 0, 0
     for month in months:
-        for part in _parts(month, _TRIP):
+        for part in read_parts(month, _TRIP):
             here = np.flatnonzero(is_scarce[_cells(part)["zone pair"]])
             low, high = np.searchsorted(wanted, [passed, passed + len(here)])
             start, end = np.searchsorted(spaced, [first, first + part.num_rows])
@@ -644,13 +627,3 @@ _EMPTY = {
     "dropoff_zone": pa.int16(),
     "trip_distance": pa.float64(),
 }
-
-
-def _taken(features: Rows, places: np.ndarray) -> tuple[pa.Table, int]:
-    """The rows of features at these places, in rising order, and how many rows there are."""
-    parts, first = [], 0
-    for part in _parts(features):
-        start, end = np.searchsorted(places, [first, first + part.num_rows])
-        parts.append(part.take(places[start:end] - first))
-        first += part.num_rows
-    return pa.concat_tables(parts), first

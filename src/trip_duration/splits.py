@@ -4,15 +4,18 @@ Trips are divided by whole days, in the order of time: the traffic of one day is
 are shared between two roles would tell one what the other should find out for itself.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
 from trip_duration.errors import SettingsError, TripDurationError
 from trip_duration.months import bounds
+from trip_duration.trips import month_paths, read_parts
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,12 +24,23 @@ if TYPE_CHECKING:
     from trip_duration.features import FeatureBuilder
     from trip_duration.params import Params
 
-__all__ = ["Roles", "Rows", "calibrates", "days", "divide", "read_roles", "rows", "weights"]
+__all__ = [
+    "FEATURES",
+    "Batch",
+    "Roles",
+    "Rows",
+    "calibrates",
+    "days",
+    "divide",
+    "read_roles",
+    "weigher",
+]
+
+FEATURES = "data/features"  # has a folder for each split, and in it a file for each month
 
 
-@dataclass(frozen=True)
-class Rows:
-    """Features and answers of some trips.
+class Batch(NamedTuple):
+    """Features and answers of some trips, in memory.
 
     Attributes
     ----------
@@ -42,26 +56,124 @@ class Rows:
     minutes: np.ndarray
     day: np.ndarray
 
-    def __len__(self) -> int:
-        return len(self.minutes)
+    def where(self, chosen: "np.ndarray | slice") -> "Batch":
+        """The rows that are chosen, by a mask of shape (trips,) or a slice."""
+        return Batch(self.X[chosen], self.minutes[chosen], self.day[chosen])
 
-    def where(self, chosen: np.ndarray) -> "Rows":
-        """The rows that are chosen, by a mask of shape (trips,)."""
-        return Rows(self.X[chosen], self.minutes[chosen], self.day[chosen])
+
+class Rows:
+    """Features and answers of any number of trips, read batch by batch each time they are needed.
+
+    Parameters
+    ----------
+    batches : callable
+        Gives an iterator over them, from the first one on.
+    days : array of int64, shape (days,)
+        The days of their pickups since 1970-01-01, each once, in rising order.
+    trips : array of int64, shape (days,)
+        How many trips each of these days has, at least 1.
+    """
+
+    def __init__(
+        self, batches: Callable[[], Iterator[Batch]], days: np.ndarray, trips: np.ndarray
+    ) -> None:
+        self._batches = batches
+        self.days = days
+        self.trips = trips
+
+    @classmethod
+    def of(
+        cls, X: "np.ndarray | csr_matrix", minutes: np.ndarray, day: np.ndarray | None = None
+    ) -> "Rows":
+        """Rows that are in memory; without days, all are of the day 0."""
+        day = np.zeros(len(minutes), np.int64) if day is None else day
+        whole = Batch(X, minutes, day)
+        return cls(lambda: iter([whole]), *np.unique(day, return_counts=True))
+
+    @classmethod
+    def read(
+        cls, months: "Sequence[pa.Table | str | PathLike[str]]", builder: "FeatureBuilder"
+    ) -> "Rows":
+        """Rows of features, month by month: files that featurize wrote, or tables of them."""
+        columns = [*builder.features, "day", "duration"]
+
+        def batches() -> Iterator[Batch]:
+            for month in months:
+                for part in read_parts(month, columns):
+                    yield Batch(builder.matrix(part), part["duration"].to_numpy(), days(part))
+
+        counted = [
+            np.unique(days(part), return_counts=True)
+            for month in months
+            for part in read_parts(month, ["day"])
+        ]
+        return cls(batches, *_joined(counted))
+
+    def __iter__(self) -> Iterator[Batch]:
+        return (part for part in self._batches() if len(part.minutes))
+
+    def __len__(self) -> int:
+        return int(self.trips.sum())
+
+    def on(self, chosen: Callable[[np.ndarray], np.ndarray]) -> "Rows":
+        """The rows of the days that are chosen: a function from days to a mask."""
+        kept = chosen(self.days)
+
+        def batches() -> Iterator[Batch]:
+            for part in self:
+                mask = chosen(part.day)
+                yield part if mask.all() else part.where(mask)
+
+        return Rows(batches, self.days[kept], self.trips[kept])
 
     def __add__(self, other: "Rows") -> "Rows":
         """These rows, then the others."""
-        if isinstance(self.X, np.ndarray):
-            X: np.ndarray | csr_matrix = np.concatenate([self.X, other.X])
-        else:
-            from scipy.sparse import vstack
 
-            X = vstack([self.X, other.X], format="csr")
-        return Rows(
-            X,
-            np.concatenate([self.minutes, other.minutes]),
-            np.concatenate([self.day, other.day]),
-        )
+        def batches() -> Iterator[Batch]:
+            yield from self
+            yield from other
+
+        joined = _joined([(self.days, self.trips), (other.days, other.trips)])
+        return Rows(batches, *joined)
+
+    def sample(self, most: int) -> "Rows":
+        """At most so many of the rows, evenly spaced, in memory; all of them where they are few."""
+        step = -(-len(self) // most)
+        if step <= 1:
+            return self
+        taken, first = [], 0
+        for part in self:
+            taken.append(part.where(slice(-first % step, None, step)))
+            first += len(part.minutes)
+        return Rows.of(*_together(taken))
+
+    @cached_property
+    def whole(self) -> Batch:
+        """All of them at once, in memory."""
+        return _together(list(self))
+
+
+def _together(parts: Sequence[Batch]) -> Batch:
+    if len(parts) == 1:
+        return parts[0]
+    X, minutes, day = zip(*parts, strict=True)
+    if all(isinstance(part, np.ndarray) for part in X):
+        together: np.ndarray | csr_matrix = np.concatenate(X)
+    else:
+        from scipy.sparse import vstack
+
+        together = vstack(X, format="csr")
+    return Batch(together, np.concatenate(minutes), np.concatenate(day))
+
+
+def _joined(counted: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Days, each once, and the trips of each, from several such counts."""
+    if not counted:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    every, place = np.unique(np.concatenate([day for day, _ in counted]), return_inverse=True)
+    trips = np.zeros(len(every), np.int64)
+    np.add.at(trips, place, np.concatenate([count for _, count in counted]))
+    return every, trips
 
 
 @dataclass(frozen=True)
@@ -86,14 +198,10 @@ class Roles:
     calibration: Rows
 
 
-def read_roles(
-    params: "Params", builder: "FeatureBuilder", folder: str | Path = "data/features"
-) -> Roles:
-    """Read the training and the validation months as featurize wrote them, and `divide` them."""
-    import pyarrow.parquet as pq
-
+def read_roles(params: "Params", builder: "FeatureBuilder", folder: str | Path = FEATURES) -> Roles:
+    """The training and the validation months as featurize wrote them, by role (`divide`)."""
     train, validation = (
-        rows(pq.read_table(Path(folder) / f"{split}.parquet"), builder)
+        Rows.read(month_paths(params.data, split, Path(folder) / split), builder)
         for split in ("train", "validation")
     )
     return divide(
@@ -106,11 +214,6 @@ def read_roles(
         calibration_every=params.intervals.calibration_every,
         refit=params.train.refit,
     )
-
-
-def rows(features: "pa.Table", builder: "FeatureBuilder") -> Rows:
-    """Take what ``builder.transform`` or ``transform_training`` gave as `Rows`."""
-    return Rows(builder.matrix(features), features["duration"].to_numpy(), days(features))
 
 
 def days(features: "pa.Table") -> np.ndarray:
@@ -183,42 +286,54 @@ def divide(
                 f"no trips are left in the months of {key}: look at what was set aside in "
                 "metrics/ingest.json, and widen the rules under clean or name other months."
             )
-    apart = calibrates(validation.day, validation_months, calibration_every)
-    others = validation.where(~apart)
+
+    def apart(day: np.ndarray) -> np.ndarray:
+        return calibrates(day, validation_months, calibration_every)
+
+    def late(day: np.ndarray) -> np.ndarray:
+        return day > _last_day(train_months) - stop_days
+
+    others = validation.on(lambda day: ~apart(day))
     if stop_on == "inside":
-        late = train.day > _last_day(train_months) - stop_days
-        if late.all() or not late.any():
-            which = "all" if late.all() else "none"
+        stop = train.on(late)
+        if len(stop) in (0, len(train)):
+            which = "all" if len(stop) else "none"
             raise SettingsError(
                 f"train.stop_days is {stop_days}, and {which} of the {len(train)} training trips "
                 "lie in those last days: expected some to learn from and some to stop on; change "
                 "it, name more months in data.train, or set train.stop_on=validation."
             )
-        fit, stop = train.where(~late), train.where(late)
+        fit = train.on(lambda day: ~late(day))
     else:
         fit, stop = train, others
     final = train + others if refit else train
-    return Roles(fit=fit, stop=stop, final=final, calibration=validation.where(apart))
+    return Roles(fit=fit, stop=stop, final=final, calibration=validation.on(apart))
 
 
-def weights(day: np.ndarray, half_life: float | None) -> np.ndarray | None:
-    """What a trip counts in the fit: half as much for each half-life before the last day.
+def weigher(rows: Rows, half_life: float | None) -> Callable[[np.ndarray], np.ndarray] | None:
+    """What a trip counts in a fit: half as much for each half-life before the last day.
 
     Parameters
     ----------
-    day : array of int, shape (trips,)
-        Days since 1970-01-01.
+    rows : Rows
+        All that the fit learns from.
     half_life : float or None
         Share of the days from the first to the last; None counts all trips alike.
 
     Returns
     -------
-    array of float64, shape (trips,), or None
-        In (0, 1].
+    callable or None
+        From days of shape (trips,) to weights of float64 in (0, 1], of the same shape.
     """
     if half_life is None:
         return None
     # Clocks that are years off (TLC's files have some) must not make all else old or young.
-    first, last = np.quantile(day, [0.001, 0.999], method="lower")
-    age = np.clip(last - day, 0, last - first)
-    return np.exp2(-age / (half_life * (last - first + 1)))
+    reached = np.cumsum(rows.trips)
+    rank = np.floor((len(rows) - 1) * np.array([0.001, 0.999]))
+    first, last = rows.days[np.searchsorted(reached, rank, side="right")]
+
+    def weights(day: np.ndarray) -> np.ndarray:
+        age = np.clip(last - day, 0, last - first)
+        return np.exp2(-age / (half_life * (last - first + 1)))
+
+    return weights

@@ -1,6 +1,8 @@
 """Fitting the booster: the same rows, parameters, seed and threads give the same bits."""
 
-from collections.abc import Callable, Sequence
+import tempfile
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +12,7 @@ import pyarrow as pa
 
 from trip_duration.errors import TripDurationError
 from trip_duration.files import write_bytes
-from trip_duration.splits import weights
+from trip_duration.splits import Batch, Rows, weigher
 
 if TYPE_CHECKING:
     import xgboost as xgb
@@ -23,6 +25,7 @@ __all__ = [
     "COURSE_PARAMS",
     "COURSE_ROUNDS",
     "Fit",
+    "binned",
     "booster_params",
     "load_booster",
     "matrices",
@@ -48,6 +51,9 @@ COURSE_PARAMS: dict[str, Any] = {
 }
 COURSE_ROUNDS = 1000
 COURSE_EARLY_STOPPING_ROUNDS = 50
+
+CUT_ROWS = 1 << 20  # trips that the bins' edges are taken from
+ROWS_IN_MEMORY = 20_000_000  # of `metered`: about 1.5 GB with labels and gradients
 
 
 @dataclass(frozen=True)
@@ -100,19 +106,9 @@ def matrices(
     y_train: np.ndarray,
     X_val: "np.ndarray | csr_matrix",
     y_val: np.ndarray,
-    *,
-    names: Sequence[str] | None = None,
-    types: Sequence[str] | None = None,
-    weight: np.ndarray | None = None,
-    max_bin: int = 256,
-    nthread: int = 2,
+    **columns: Any,
 ) -> "tuple[xgb.DMatrix, xgb.DMatrix]":
-    """Bin the features once; every trial and the last fit read the same two matrices.
-
-    A dense matrix is binned as it is read (`xgboost.QuantileDMatrix`). One-hot columns are kept
-    sparse: XGBoost 3.2 grows the course's 13,221 columns 7 times as fast from a plain `DMatrix`,
-    to the same bits. Its bins are made by a first round of boosting, here, because XGBoost would
-    make them at the first use, and trials that run side by side must find them made.
+    """`binned` for features that are in memory, as `add_features` gives them.
 
     Parameters
     ----------
@@ -120,65 +116,134 @@ def matrices(
         Features. NaN, and what a sparse matrix does not hold, is missing.
     y_train, y_val : array of shape (rows,)
         Minutes.
-    names, types : sequence of str, optional
-        Columns' names and their XGBoost types: ``"q"`` (quantity) or ``"c"`` (category code).
-    weight : array of shape (rows,), optional
-        What each training row counts in the fit.
-    max_bin : int
-        Bins a column; `train_best_model` must be given the same.
-    nthread : int
-        Threads for the binning.
+    **columns
+        As in `binned`.
+    """
+    return binned(Rows.of(X_train, y_train), Rows.of(X_val, y_val), **columns)
+
+
+def binned(
+    learned: Rows, held_out: Rows, *, half_life: float | None = None, **columns: Any
+) -> "tuple[xgb.DMatrix, xgb.DMatrix]":
+    """Bin the features once; every trial and the last fit read the same two matrices.
+
+    Parameters
+    ----------
+    learned, held_out : Rows
+        Trips to learn from, and those that stop the fit.
+    half_life : float, optional
+        As in `splits.weigher`, of the trips to learn from.
+    **columns
+        ``names``, ``types``, ``max_bin``, ``nthread``, ``rows_in_memory`` and ``cache``, as in
+        `matrix`.
 
     Raises
     ------
     TripDurationError
-        If there are no rows to learn from or none to validate on.
+        If there are no rows to learn from or none to stop on.
     """
-    for rows, what in ((y_train, "learn from"), (y_val, "stop on")):
+    for rows, what in ((learned, "learn from"), (held_out, "stop on")):
         if not len(rows):
             raise TripDurationError(
                 f"there are no trips to {what}: look at what was set aside in "
                 "metrics/ingest.json, and widen the rules under clean or name other months."
             )
-    common: dict[str, Any] = {
-        "names": names,
-        "types": types,
-        "max_bin": max_bin,
-        "nthread": nthread,
-    }
-    train = matrix(X_train, y_train, weight=weight, **common)
-    return train, matrix(X_val, y_val, ref=train, **common)
+    train = matrix(learned, half_life=half_life, **columns)
+    return train, matrix(held_out, ref=train, **columns)
 
 
 def matrix(
-    X: "np.ndarray | csr_matrix",
-    y: np.ndarray,
+    rows: Rows,
     *,
     names: Sequence[str] | None = None,
     types: Sequence[str] | None = None,
-    weight: np.ndarray | None = None,
+    half_life: float | None = None,
     ref: "xgb.DMatrix | None" = None,
     max_bin: int = 256,
     nthread: int = 2,
+    rows_in_memory: int = ROWS_IN_MEMORY,
+    cache: str | Path | None = None,
 ) -> "xgb.DMatrix":
-    """One of `matrices`; with ``ref``, binned like the matrix that is learned from."""
+    """Bin the features of trips, so that fits read bins alone.
+
+    Dense features are binned batch by batch as they are read (`xgboost.QuantileDMatrix`); of more
+    than `rows_in_memory` trips the bins lie in files (`xgboost.ExtMemQuantileDMatrix`), and the
+    fits have the same bits. The bins' edges are the quantiles of up to 2**20 trips, evenly spaced:
+    those of all would take three times as long.
+
+    One-hot columns are kept sparse and in memory: XGBoost 3.2 grows the course's 13,221 columns 7
+    times as fast from a plain `DMatrix`, to the same bits. Its bins are made by a first round of
+    boosting, here, because XGBoost would make them at the first use, and trials that run side by
+    side must find them made.
+
+    Parameters
+    ----------
+    rows : Rows
+        Trips. NaN, and what a sparse matrix does not hold, is missing.
+    names, types : sequence of str, optional
+        Columns' names and their XGBoost types: ``"q"`` (quantity) or ``"c"`` (category code).
+    half_life : float, optional
+        As in `splits.weigher`.
+    ref : xgboost.DMatrix, optional
+        The matrix that is learned from, whose bins are taken.
+    max_bin : int
+        Bins a column; `train_best_model` must be given the same.
+    nthread : int
+        Threads for the binning.
+    rows_in_memory : int
+        Of more trips the bins lie in files.
+    cache : str or Path, optional
+        The folder for these files, which vanish with the matrix; by default the system's temporary
+        one.
+    """
     import xgboost as xgb
 
+    weigh = weigher(rows, half_life)
     common = {
-        "label": y,
-        "weight": weight,
         "feature_names": list(names) if names is not None else None,
         "feature_types": list(types) if types is not None else None,
-        "enable_categorical": True,
-        "nthread": nthread,
     }
-    if isinstance(X, np.ndarray):
-        return xgb.QuantileDMatrix(X, max_bin=max_bin, ref=ref, **common)
-    plain = xgb.DMatrix(X, **common)
-    if ref is None:
-        one_round = booster_params({"max_depth": 1}, seed=0, nthread=nthread, max_bin=max_bin)
-        xgb.train(one_round, plain, num_boost_round=1)
-    return plain
+    if not isinstance(next(iter(rows)).X, np.ndarray):
+        X, minutes, day = rows.whole
+        weight = None if weigh is None else weigh(day)
+        plain = xgb.DMatrix(
+            X, label=minutes, weight=weight, enable_categorical=True, nthread=nthread, **common
+        )
+        if ref is None:
+            one_round = booster_params({"max_depth": 1}, seed=0, nthread=nthread, max_bin=max_bin)
+            xgb.train(one_round, plain, num_boost_round=1)
+        return plain
+
+    class Batches(xgb.DataIter):
+        """The rows as XGBoost asks for them: several times, from the first one on."""
+
+        def __init__(self, rows: Rows, prefix: str | None = None) -> None:
+            super().__init__(cache_prefix=prefix)
+            self._rows = rows
+            self._left: Iterator[Batch] = iter(rows)
+
+        def next(self, input_data: Callable[..., Any]) -> bool:
+            part = next(self._left, None)
+            if part is None:
+                return False
+            weight = None if weigh is None else weigh(part.day)
+            input_data(data=part.X, label=part.minutes, weight=weight, **common)
+            return True
+
+        def reset(self) -> None:
+            self._left = iter(self._rows)
+
+    how = {"max_bin": max_bin, "nthread": nthread, "enable_categorical": True}
+    if ref is None and len(rows) > CUT_ROWS:
+        ref = xgb.QuantileDMatrix(Batches(rows.sample(CUT_ROWS)), **how)
+    if len(rows) <= rows_in_memory:
+        return xgb.QuantileDMatrix(Batches(rows), ref=ref, **how)
+    if cache is not None:
+        Path(cache).mkdir(parents=True, exist_ok=True)
+    folder = tempfile.TemporaryDirectory(dir=cache, prefix="matrix-")
+    paged = xgb.ExtMemQuantileDMatrix(Batches(rows, f"{folder.name}/part"), ref=ref, **how)
+    weakref.finalize(paged, folder.cleanup)
+    return paged
 
 
 def save_booster(booster: "xgb.Booster", path: str | Path) -> None:
@@ -212,7 +277,7 @@ def train_best_model(
     Parameters
     ----------
     train, held_out : xgboost.DMatrix
-        As `matrices` gives them.
+        As `binned` gives them.
     params : dict
         Parameters of XGBoost's tree booster, like those that `train_model_search` found.
     num_boost_round : int
@@ -329,6 +394,8 @@ def train_model(
     num_boost_round: int = 2000,
     early_stopping_rounds: int = 50,
     curve: bool = True,
+    rows_in_memory: int = ROWS_IN_MEMORY,
+    cache: str | Path | None = None,
     **pinned: Any,
 ) -> "tuple[xgb.Booster, Fit]":
     """Find the number of rounds on the rows that stop, then fit on all that may be learned from.
@@ -340,15 +407,17 @@ def train_model(
     params : dict
         Parameters of XGBoost's tree booster.
     names, types : sequence of str, optional
-        As in `matrices`.
+        As in `matrix`.
     half_life : float, optional
-        As in `splits.weights`.
+        As in `splits.weigher`.
     level_days : int, optional
         As in `recent_level`, of the rows that stop.
     num_parallel_tree : int
         Trees in each round of the last fit, averaged; the first has one, and finds the same rounds.
     num_boost_round, early_stopping_rounds, curve
         As in `train_best_model`, of the first fit.
+    rows_in_memory, cache
+        As in `matrix`.
     **pinned
         ``seed``, ``nthread``, ``max_bin`` and ``device``, as in `train_best_model`.
 
@@ -359,16 +428,15 @@ def train_model(
     fit : Fit
         The fit that found the number of rounds.
     """
-    columns: dict[str, Any] = {"names": names, "types": types}
+    columns: dict[str, Any] = {
+        "names": names,
+        "types": types,
+        "half_life": half_life,
+        "rows_in_memory": rows_in_memory,
+        "cache": cache,
+    }
     columns |= {name: pinned[name] for name in ("nthread", "max_bin") if name in pinned}
-    learned, held_out = matrices(
-        roles.fit.X,
-        roles.fit.minutes,
-        roles.stop.X,
-        roles.stop.minutes,
-        weight=weights(roles.fit.day, half_life),
-        **columns,
-    )
+    learned, held_out = binned(roles.fit, roles.stop, **columns)
     fit = train_best_model(
         learned,
         held_out,
@@ -378,26 +446,23 @@ def train_model(
         curve=curve,
         **pinned,
     )
-    said = fit.booster.predict(held_out).astype(np.float64)
-    level = recent_level(roles.stop.minutes, said, roles.stop.day, level_days)
     booster = fit.booster
+    level = 1.0
+    if level_days is not None:
+        late = roles.stop.on(lambda day: day > roles.stop.days[-1] - level_days)
+        said = np.concatenate([predict(booster, part.X, types) for part in late])
+        level = recent_level(late.whole.minutes, said)
     if roles.final is not roles.fit or num_parallel_tree > 1:
         del learned, held_out
-        last = matrix(
-            roles.final.X,
-            roles.final.minutes,
-            weight=weights(roles.final.day, half_life),
-            **columns,
-        )
         params = {"num_parallel_tree": num_parallel_tree, **params}
-        booster = train_for_rounds(last, params, fit.rounds, **pinned)
+        booster = train_for_rounds(matrix(roles.final, **columns), params, fit.rounds, **pinned)
     if level_days is not None:
         booster.set_attr(level=repr(level))
     return booster, fit
 
 
 def predict(
-    booster: "xgb.Booster", X: "np.ndarray | csr_matrix", types: Sequence[str]
+    booster: "xgb.Booster", X: "np.ndarray | csr_matrix", types: Sequence[str] | None
 ) -> np.ndarray:
     """What a booster says of features: float64 of shape (rows,), or (rows, outputs).
 
@@ -406,33 +471,25 @@ def predict(
     """
     import xgboost as xgb
 
-    data = xgb.DMatrix(X, feature_types=list(types), enable_categorical=True)
+    types = list(types) if types is not None else None
+    data = xgb.DMatrix(X, feature_types=types, enable_categorical=True)
     best = booster.attr("best_iteration")
     rounds = (0, int(best) + 1) if best is not None else (0, 0)
     said = booster.predict(data, iteration_range=rounds, validate_features=False)
     return said.astype(np.float64) * float(booster.attr("level") or 1.0)
 
 
-def recent_level(
-    actual: np.ndarray, predicted: np.ndarray, day: np.ndarray, days: int | None
-) -> float:
-    """How much longer trips took in the last days than was predicted for them.
+def recent_level(actual: np.ndarray, predicted: np.ndarray) -> float:
+    """How much longer the trips of the last days took than was predicted for them.
 
     Parameters
     ----------
     actual, predicted : array of shape (trips,)
         Minutes; of trips that the prediction has not learned from.
-    day : array of int, shape (trips,)
-        Days since 1970-01-01.
-    days : int or None
-        How many of the last days count; None for a level of 1.
 
     Returns
     -------
     float
         Sum of the actual minutes over sum of those predicted, rounded to 6 decimals.
     """
-    if days is None:
-        return 1.0
-    late = day > day.max() - days
-    return round(float(actual[late].sum() / predicted[late].sum()), 6)
+    return round(float(actual.sum() / predicted.sum()), 6)

@@ -6,8 +6,9 @@ of its names mean what; names are compared without regard to case and surroundin
 ``"Trip_type "`` need no entries of their own. Everything here is pure: tables in, tables out.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,9 @@ __all__ = [
     "month_path",
     "month_paths",
     "read_month",
+    "read_parts",
     "sort",
+    "taken",
     "to_canonical",
     "wanted",
 ]
@@ -260,6 +263,68 @@ def read_month(path: str | Path) -> pa.Table:
     import pyarrow.parquet as pq
 
     return pq.read_table(path).cast(SCHEMA)
+
+
+def read_parts(
+    month: "pa.Table | str | PathLike[str]",
+    columns: Sequence[str] | None = None,
+    rows: int = 1 << 18,
+) -> Iterator[pa.Table]:
+    """Read a month of trips, or of features, so many rows at once.
+
+    Parameters
+    ----------
+    month : pyarrow.Table or path
+        A file that ingest or featurize wrote, or a table, which comes as a whole.
+    columns : sequence of str, optional
+        Columns to read; those that are not there are passed over.
+    rows : int
+        Rows at most.
+
+    Raises
+    ------
+    TripDurationError
+        If the file is missing or no Parquet.
+    """
+    if isinstance(month, pa.Table):
+        yield (
+            month
+            if columns is None
+            else month.select([c for c in columns if c in month.schema.names])
+        )
+        return
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(month) as file:
+            names = file.schema_arrow.names
+            chosen = None if columns is None else [name for name in columns if name in names]
+            for batch in file.iter_batches(rows, columns=chosen):
+                yield pa.Table.from_batches([batch])
+    except (OSError, pa.ArrowException) as error:
+        raise TripDurationError(
+            f"{month} cannot be read ({str(error).splitlines()[0]}): expected a Parquet file that "
+            "ingest or featurize wrote; run the stage again."
+        ) from None
+
+
+def taken(months: "Iterable[pa.Table | str | PathLike[str]]", rows: np.ndarray) -> pa.Table:
+    """The rows with these numbers, in rising order, of months read as `read_parts` does.
+
+    Parameters
+    ----------
+    months : iterable of pyarrow.Table or path
+        Of trips or of features.
+    rows : array of int, shape (n,)
+        Counted from 0 over all months.
+    """
+    parts, first = [], 0
+    for month in months:
+        for part in read_parts(month):
+            start, end = np.searchsorted(rows, [first, first + part.num_rows])
+            parts.append(part.take(rows[start:end] - first))
+            first += part.num_rows
+    return pa.concat_tables(parts)
 
 
 def _breaks(trips: pa.Table, rules: Rules) -> dict[str, np.ndarray]:

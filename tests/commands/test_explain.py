@@ -18,6 +18,7 @@ from trip_duration.features import FeatureBuilder
 from trip_duration.files import write_csv, write_json, write_parquet
 from trip_duration.intervals import Calibration, train_quantiles
 from trip_duration.prediction import load
+from trip_duration.splits import Rows
 from trip_duration.training import save_booster
 from trip_duration.trips import SCHEMA, to_canonical
 
@@ -69,7 +70,7 @@ def save_booster_into(root: Path, booster: xgb.Booster, builder: FeatureBuilder)
     features = builder.transform(trips())
     columns = {"names": builder.columns, "types": builder.feature_types}
     X, minutes = builder.matrix(features), features["duration"].to_numpy()
-    quantiles = train_quantiles(X, minutes, level=0.9, rounds=5, nthread=1, **columns)
+    quantiles = train_quantiles(Rows.of(X, minutes), level=0.9, rounds=5, nthread=1, **columns)
     save_booster(quantiles, root / "models" / "intervals.ubj")
     calibration = Calibration(
         level=0.9, edges=(), below=(1.0,), above=(1.5,), pad=1.0, constant=4.0, trips=99

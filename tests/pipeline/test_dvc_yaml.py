@@ -81,7 +81,8 @@ def test_only_evaluate_reads_the_code_of_plots_and_the_test_months(
         return [name for name, stage in pipeline["stages"].items() if path in stage["deps"]]
 
     assert readers("src/trip_duration/plots.py") == ["evaluate"]
-    assert readers("data/features/test.parquet") == ["evaluate"]
+    assert readers("data/features") == ["evaluate"]
+    assert readers("data/features/train") == ["search", "train"]
     assert readers("data/trips") == ["featurize", "evaluate"]
 
 
