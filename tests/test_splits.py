@@ -126,6 +126,10 @@ def test_rows_are_read_as_often_as_they_are_asked_for(tmp_path: Path) -> None:
     assert len(read) == len(made)
     for _ in range(2):
         assert [len(part.minutes) for part in read] == [300, made.num_rows - 300]
+    thin = Rows.read(paths, builder, every=7)
+    kept = np.r_[0:300:7, 300 : len(made) : 7]
+    np.testing.assert_array_equal(thin.whole.minutes, held.whole.minutes[kept])
+    assert len(thin) == len(kept)
     for one, other in zip(read.whole, held.whole, strict=True):
         np.testing.assert_array_equal(one, other)
     np.testing.assert_array_equal(read.days, held.days)
@@ -138,7 +142,7 @@ def test_a_sample_is_evenly_spaced_however_the_rows_are_cut(sizes: list[int], mo
     X = np.arange(sum(sizes))[:, None] * 1.0
     ends = np.cumsum(sizes)
     whole = Rows.of(X, X[:, 0], X[:, 0].astype(np.int64))
-    parts = [whole.whole.where(slice(b - n, b)) for n, b in zip(sizes, ends, strict=True)]
+    parts = [whole.whole.where(np.arange(b - n, b)) for n, b in zip(sizes, ends, strict=True)]
     rows = Rows(lambda: iter(parts), whole.days, whole.trips)
     taken = rows.sample(most)
     assert len(taken) <= most

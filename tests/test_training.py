@@ -95,7 +95,7 @@ def test_what_a_sparse_matrix_does_not_hold_is_missing() -> None:
 def in_parts(X: np.ndarray, y: np.ndarray, size: int) -> Rows:
     """The rows in batches of some size, as months give them."""
     whole = Rows.of(X, y).whole
-    parts = [whole.where(slice(i, i + size)) for i in range(0, len(y), size)]
+    parts = [whole.where(np.arange(i, min(i + size, len(y)))) for i in range(0, len(y), size)]
     return Rows(lambda: iter(parts), np.zeros(1, np.int64), np.array([len(y)]))
 
 

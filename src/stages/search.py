@@ -76,7 +76,7 @@ def search(params: Params) -> None:
     """search/best_params.json and search/trials.csv."""
     shutil.rmtree(CACHE, ignore_errors=True)  # what a killed run left
     chosen = params.train
-    divided = [chosen.stop_on, chosen.stop_days, chosen.half_life]
+    divided = [chosen.stop_on, chosen.stop_days, chosen.half_life, chosen.sample_rows]
     splits = ("train", "validation")
     read = [p for s in splits for p in month_paths(params.data, s, f"{FEATURES}/{s}")]
     digests = [

@@ -285,6 +285,7 @@ class Train(_Settings):
     nthread: Annotated[int, Field(ge=1, le=1024)]
     max_bin: Annotated[int, Field(ge=2, le=65_536)]
     rows_in_memory: Count
+    sample_rows: Count | None
     num_boost_round: Count
     early_stopping_rounds: Count
     stop_on: Literal["inside", "validation"]

@@ -56,8 +56,8 @@ class Batch(NamedTuple):
     minutes: np.ndarray
     day: np.ndarray
 
-    def where(self, chosen: "np.ndarray | slice") -> "Batch":
-        """The rows that are chosen, by a mask of shape (trips,) or a slice."""
+    def where(self, chosen: np.ndarray) -> "Batch":
+        """The rows that are chosen, by a mask of shape (trips,) or by number."""
         return Batch(self.X[chosen], self.minutes[chosen], self.day[chosen])
 
 
@@ -92,20 +92,35 @@ class Rows:
 
     @classmethod
     def read(
-        cls, months: "Sequence[pa.Table | str | PathLike[str]]", builder: "FeatureBuilder"
+        cls,
+        months: "Sequence[pa.Table | str | PathLike[str]]",
+        builder: "FeatureBuilder",
+        *,
+        every: int = 1,
     ) -> "Rows":
-        """Rows of features, month by month: files that featurize wrote, or tables of them."""
+        """Rows of features, month by month: files that featurize wrote, or tables of them.
+
+        Of each month, the first row and then every so many.
+        """
         columns = [*builder.features, "day", "duration"]
+
+        def thinned(
+            month: "pa.Table | str | PathLike[str]", columns: list[str]
+        ) -> "Iterator[pa.Table]":
+            first = 0
+            for part in read_parts(month, columns):
+                yield part if every == 1 else part.take(np.arange(-first % every, len(part), every))
+                first += len(part)
 
         def batches() -> Iterator[Batch]:
             for month in months:
-                for part in read_parts(month, columns):
+                for part in thinned(month, columns):
                     yield Batch(builder.matrix(part), part["duration"].to_numpy(), days(part))
 
         counted = [
             np.unique(days(part), return_counts=True)
             for month in months
-            for part in read_parts(month, ["day"])
+            for part in thinned(month, ["day"])
         ]
         return cls(batches, *_joined(counted))
 
@@ -143,7 +158,8 @@ class Rows:
             return self
         taken, first = [], 0
         for part in self:
-            taken.append(part.where(slice(-first % step, None, step)))
+            # By number: a slice would be a view that keeps the whole batch in memory.
+            taken.append(part.where(np.arange(-first % step, len(part.minutes), step)))
             first += len(part.minutes)
         return Rows.of(*_together(taken))
 
@@ -200,10 +216,13 @@ class Roles:
 
 def read_roles(params: "Params", builder: "FeatureBuilder", folder: str | Path = FEATURES) -> Roles:
     """The training and the validation months as featurize wrote them, by role (`divide`)."""
-    train, validation = (
-        Rows.read(month_paths(params.data, split, Path(folder) / split), builder)
-        for split in ("train", "validation")
+    learned, judged = (
+        month_paths(params.data, split, Path(folder) / split) for split in ("train", "validation")
     )
+    train = Rows.read(learned, builder)
+    if params.train.sample_rows and len(train) > params.train.sample_rows:
+        train = Rows.read(learned, builder, every=-(-len(train) // params.train.sample_rows))
+    validation = Rows.read(judged, builder)
     return divide(
         train,
         validation,

@@ -41,7 +41,11 @@ def test_training_writes_what_the_design_says(trained: Clone) -> None:
     lines = trained.read("search/trials.csv").splitlines()
     assert len(lines) == 5
     assert min(float(line.split(",")[1]) for line in lines[1:]) == best["rmse"]
-    for name in ("models/model.ubj", "models/features.json", "data/features/test.parquet"):
+    for name in (
+        "models/model.ubj",
+        "models/features.json",
+        "data/features/test/green-2024-04.parquet",
+    ):
         assert (trained.folder / name).stat().st_size > 0
 
 
