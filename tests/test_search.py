@@ -1,17 +1,32 @@
 """A search that repeats exactly, side by side, and goes on where it was killed."""
 
+import itertools
 import json
+import pickle
 import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.test_training import rows
 
 from trip_duration import search
 from trip_duration.errors import TripDurationError
-from trip_duration.search import Journal, Trial, hyperopt_space, journal_path, train_model_search
-from trip_duration.training import matrices
+from trip_duration.search import (
+    Attempt,
+    Journal,
+    Trial,
+    hyperopt_space,
+    journal_path,
+    run_trial,
+    train_model_search,
+    trial_matrices,
+)
+from trip_duration.splits import Roles, Rows
+from trip_duration.training import binned, matrices, train_best_model
 
 SPACE = {
     "learning_rate": {"loguniform": [-3.0, 0.0]},
@@ -26,6 +41,8 @@ SETTINGS = {
     "early_stopping_rounds": 3,
     "parallel_trials": 2,
 }
+HALVING = {"reduction_factor": 3, "first_rung": 0.5}
+LONGER = SETTINGS | {"max_evals": 16, "num_boost_round": 40}
 
 
 @pytest.fixture(scope="module")
@@ -49,20 +66,138 @@ def test_it_repeats_exactly(pair: tuple, result: search.SearchResult) -> None:
     assert train_model_search(*pair, SPACE, **SETTINGS, seed=7) != result
 
 
-def test_trials_side_by_side_are_those_of_one_after_another(
-    pair: tuple, monkeypatch: pytest.MonkeyPatch, result: search.SearchResult
+@pytest.mark.parametrize("halving", [{}, HALVING])
+def test_a_batch_that_runs_elsewhere_gives_the_same(pair: tuple, halving: dict) -> None:
+    asked = []
+
+    def elsewhere(attempts: Sequence[Attempt]) -> list[Trial]:
+        """One after another, the last first, each attempt through bytes."""
+        sent = [pickle.loads(pickle.dumps(attempt)) for attempt in reversed(attempts)]
+        asked.append([attempt.number for attempt in attempts])
+        return [run_trial(*pair, attempt, num_boost_round=15, early_stopping_rounds=3, seed=42)
+                for attempt in sent]  # fmt: skip
+
+    found = train_model_search(None, None, SPACE, **SETTINGS, **halving, run=elsewhere)
+    assert found == train_model_search(*pair, SPACE, **SETTINGS, **halving)
+    assert asked == [[0, 1], [2, 3], [4, 5], [6, 7]]
+
+
+def test_what_the_journal_has_is_not_run_elsewhere(
+    pair: tuple, tmp_path: Path, result: search.SearchResult
 ) -> None:
-    class OneAfterAnother:
-        def __init__(self, *_: object, **__: object) -> None: ...
-        def __enter__(self) -> "OneAfterAnother":
-            return self
+    journal, asked = Journal(tmp_path / "search.jsonl"), []
+    journal.add(result.trials[1])
 
-        def __exit__(self, *_: object) -> None: ...
+    def elsewhere(attempts: Sequence[Attempt]) -> Iterator[Trial]:
+        for attempt in attempts:
+            asked.append(attempt.number)
+            yield result.trials[attempt.number]
 
-        map = staticmethod(map)
+    assert train_model_search(None, None, SPACE, **SETTINGS, journal=journal, run=elsewhere)
+    assert asked == [0, 2, 3, 4, 5, 6, 7]
+    assert journal.read() == dict(enumerate(result.trials))
 
-    monkeypatch.setattr(search, "ThreadPoolExecutor", OneAfterAnother)
-    assert train_model_search(*pair, SPACE, **SETTINGS) == result
+
+def by_hand(curve: Sequence[float], rounds: int) -> float:
+    """`forecast` from the RMSE after each round, the slow way."""
+    now, before = min(curve[:rounds]), min(curve[: max(1, rounds // 2)])
+    return now - 4 * (before - now)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(1, 100), min_size=1, max_size=40))
+def test_a_forecast_is_what_is_there_less_what_is_still_to_gain(curve: list[float]) -> None:
+    best = list(itertools.accumulate(curve, min))
+    assert search.forecast(best) == by_hand(curve, len(curve))
+    assert search.forecast(best) <= best[-1]
+
+
+def test_hopeless_trials_are_cut_at_rungs_that_earlier_batches_set(pair: tuple) -> None:
+    """Each trial again from its full curve: who should be cut, where, and with what."""
+    found = train_model_search(*pair, SPACE, **LONGER, **HALVING)
+    earlier: list[Trial] = []
+    for batch in (found.trials[n : n + 2] for n in range(0, 16, 2)):
+        for trial in batch:
+            fit = train_best_model(
+                *pair, trial.params, num_boost_round=40, early_stopping_rounds=3, nthread=1
+            )
+            curve = fit.curve["held_out"]
+            forecasts, cut = [], None
+            for rung, progress in enumerate((0.5, 1.5, 4.5, 13.5)):
+                rounds = max(1, round(progress / trial.params["learning_rate"]))
+                if rounds >= 40 or rounds > len(curve) or cut or ended(curve, rounds):
+                    break
+                forecasts.append(by_hand(curve, rounds))
+                there = sorted(t.forecasts[rung] for t in earlier if len(t.forecasts) > rung)
+                if len(there) >= 3 and forecasts[-1] > there[len(there) // 3 - 1]:
+                    cut = rounds
+            assert trial.forecasts == tuple(forecasts)
+            assert trial.stopped == bool(cut)
+            assert trial.loss == min(curve[:cut])
+        earlier += batch
+    assert {trial.stopped for trial in found.trials} == {True, False}
+
+
+def ended(curve: Sequence[float], rounds: int) -> bool:
+    """Whether the early stop of three rounds ends the fit right after this round."""
+    return rounds - 1 - int(np.argmin(curve[:rounds])) >= 3
+
+
+def test_the_best_trial_was_not_cut(pair: tuple) -> None:
+    def elsewhere(attempts: Sequence[Attempt]) -> list[Trial]:
+        return [Trial(a.number, a.params, 9.0 - a.number, 5, a.number > 3) for a in attempts]
+
+    found = train_model_search(None, None, SPACE, **SETTINGS, run=elsewhere)
+    assert found.best == found.trials[3]
+    rows = found.table().to_pylist()
+    assert [row["stopped"] for row in rows] == [False] * 4 + [True] * 4
+    assert [row["rmse"] for row in rows] == [9, 8, 7, 6, 5, 4, 3, 2]
+    assert [row["best_so_far"] for row in rows] == [9, 8, 7, 6, 6, 6, 6, 6]
+    assert [row["trial"] for row in found.leaderboard()] == [3, 2, 1, 0]
+
+
+def test_a_search_that_cuts_goes_on_where_it_was_killed(pair: tuple, tmp_path: Path) -> None:
+    whole = train_model_search(*pair, SPACE, **LONGER, **HALVING)
+    journal = Journal(tmp_path / "search.jsonl")
+    for trial in whole.trials[:9]:
+        journal.add(trial)
+    ran = []
+    found = train_model_search(
+        *pair, SPACE, **LONGER, **HALVING, journal=journal, run=lambda attempts: [
+            ran.append(a.number) or run_trial(*pair, a, num_boost_round=40, early_stopping_rounds=3)
+            for a in attempts
+        ],
+    )  # fmt: skip
+    assert found == whole
+    assert ran == [9, 10, 11, 12, 13, 14, 15]
+
+
+@pytest.mark.parametrize(("sparse", "most"), [(False, 10**6), (False, 10), (True, 10**6)])
+def test_trial_matrices_give_the_bits_of_binned_ones(
+    sparse: bool, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from scipy.sparse import csr_matrix
+
+    monkeypatch.setattr(search, "PLAIN_ROWS", most)
+    make = csr_matrix if sparse else np.asarray
+    (X, y), (V, y_val) = rows(1, 3_000), rows(2, 500)
+    fit, stop = Rows.of(make(X), y, np.arange(3_000) // 100), Rows.of(make(V), y_val)
+    roles = Roles(fit=fit, stop=stop, final=fit, calibration=stop)
+    attempt = Attempt(0, {"learning_rate": 0.3})
+    for sample_rows, learned in ((None, fit), (700, fit.sample(700))):
+        mine = trial_matrices(roles, sample_rows=sample_rows, half_life=0.5)
+        all_binned = binned(learned, stop, half_life=0.5)
+        assert (mine[0].num_row(), mine[1].num_row()) == (len(learned), 500)
+        ended = [run_trial(*pair, attempt, num_boost_round=20) for pair in (mine, all_binned)]
+        assert ended[0] == ended[1]
+
+
+def test_no_rows_to_judge_on_are_refused() -> None:
+    X, y = rows(1, 100)
+    fit, none = Rows.of(X, y), Rows.of(X[:0], y[:0])
+    roles = Roles(fit=fit, stop=none, final=fit, calibration=none)
+    with pytest.raises(TripDurationError, match="there are no trips to stop on"):
+        trial_matrices(roles)
 
 
 def test_trials_side_by_side_share_a_sparse_matrix_too() -> None:
@@ -88,6 +223,7 @@ def test_trials_really_run_side_by_side(pair: tuple, monkeypatch: pytest.MonkeyP
         return type("Fit", (), {"rmse": 1.0, "rounds": 1})()
 
     monkeypatch.setattr(search, "train_best_model", fit)
+    monkeypatch.setattr(search, "_cores", lambda: 2)
     assert len(train_model_search(*pair, SPACE, **SETTINGS).trials) == 8
 
 
@@ -162,11 +298,12 @@ def test_a_journal_of_other_parameters_is_not_believed(
 
 
 def test_another_search_has_another_journal(tmp_path: Path) -> None:
-    settings = {**SETTINGS, "space": SPACE}
-    path = journal_path(tmp_path, settings, ["abc"])
-    assert journal_path(tmp_path, {**settings, "max_evals": 99}, ["abc"]) == path
-    assert journal_path(tmp_path, settings, ["abd"]) != path
-    assert journal_path(tmp_path, {**settings, "seed": 1}, ["abc"]) != path
+    chosen = {**SETTINGS, "space": SPACE}
+    path = journal_path(tmp_path, chosen, ["abc"])
+    assert journal_path(tmp_path, {**chosen, "max_evals": 99}, ["abc"]) == path
+    assert journal_path(tmp_path, chosen, ["abd"]) != path
+    assert journal_path(tmp_path, {**chosen, "seed": 1}, ["abc"]) != path
+    assert journal_path(tmp_path, {**chosen, "first_rung": 1.0}, ["abc"]) != path
 
 
 def test_a_refused_trial_does_not_end_the_search(pair: tuple) -> None:

@@ -11,9 +11,15 @@ from trip_duration.features import FeatureBuilder
 from trip_duration.files import read_json, sha256, write_csv, write_json
 from trip_duration.orchestration import stage_flow, table, task
 from trip_duration.params import Params
-from trip_duration.search import Journal, SearchResult, Trial, journal_path, train_model_search
+from trip_duration.search import (
+    Journal,
+    SearchResult,
+    Trial,
+    journal_path,
+    train_model_search,
+    trial_matrices,
+)
 from trip_duration.splits import FEATURES, read_roles
-from trip_duration.training import binned
 from trip_duration.trips import month_paths
 
 CACHE = Path(".cache/matrices")
@@ -22,10 +28,10 @@ CACHE = Path(".cache/matrices")
 def settings_of(params: Params) -> dict[str, Any]:
     """The arguments of `train_model_search` that params.yaml pins."""
     return {
-        **params.search.model_dump(),
+        **params.search.model_dump(exclude={"sample_rows"}),
         "fixed": params.train.params,
         "seed": params.seed,
-        "max_bin": params.train.max_bin,
+        "max_bin": params.search.max_bin or params.train.max_bin,
         "device": params.train.device,
     }
 
@@ -45,23 +51,27 @@ def run_trials(params: Params, journal: Journal) -> SearchResult:
 
         def finished(trial: Trial) -> None:
             nonlocal best
-            if trial.loss is not None:
-                best = min(best, trial.loss)
-                log.trial(trial.number, trial.params, {"rmse": trial.loss, "rounds": trial.rounds})
-            else:
+            if trial.loss is None:
                 log.trial(trial.number, trial.params, {}, "FAILED")
+            else:
+                best = best if trial.stopped else min(best, trial.loss)
+                log.trial(
+                    trial.number,
+                    trial.params,
+                    {"rmse": trial.loss, "rounds": trial.rounds},
+                    "KILLED" if trial.stopped else "FINISHED",
+                )
             bar.set_postfix_str(f"best RMSE {best:.4f} min", refresh=False)
             bar.update()
 
         builder = FeatureBuilder.from_json(read_json("models/features.json"))
-        roles = read_roles(params, builder)
-        pair = binned(
-            roles.fit,
-            roles.stop,
+        pair = trial_matrices(
+            read_roles(params, builder),
+            sample_rows=params.search.sample_rows,
             names=builder.columns,
             types=builder.feature_types,
             half_life=params.train.half_life,
-            max_bin=params.train.max_bin,
+            max_bin=params.search.max_bin or params.train.max_bin,
             rows_in_memory=params.train.rows_in_memory,
             cache=CACHE,
         )
@@ -81,7 +91,7 @@ def search(params: Params) -> None:
     read = [p for s in splits for p in month_paths(params.data, s, f"{FEATURES}/{s}")]
     digests = [
         *(sha256(p) for p in [*read, Path("models/features.json")]),
-        repr([*divided, params.intervals]),
+        repr([*divided, params.search.sample_rows, params.intervals]),
     ]
     journal = Journal(journal_path(Path(".cache/search"), settings_of(params), digests))
     result = run_trials(params, journal)

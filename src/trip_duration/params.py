@@ -252,6 +252,10 @@ class Search(_Settings):
     parallel_trials: Annotated[int, Field(ge=1, le=256)]
     num_boost_round: Count
     early_stopping_rounds: Count
+    reduction_factor: Annotated[int, Field(ge=2, le=100)] | None
+    first_rung: Annotated[Number, Field(gt=0)]
+    max_bin: Annotated[int, Field(ge=2, le=65_536)] | None
+    sample_rows: Count | None
     timeout_minutes: Annotated[Number, Field(gt=0)] | None
     space: dict[str, dict[str, list[Any]]]
     points_to_evaluate: list[dict[str, Any]]

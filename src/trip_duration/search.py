@@ -4,6 +4,18 @@ TPE's next suggestion depends on the trials that are finished when it is asked, 
 side by side repeat only if they are asked for and awaited in whole batches. Each suggestion draws
 its own seed from one generator; the suggested values are rounded to six significant digits, so
 that the last bit of another processor's logarithm leaves no trace; each trial has one thread.
+
+Hopeless trials are cut by successive halving in its stopping form (Li et al., A System for
+Massively Parallel Hyperparameter Tuning, MLSys 2020): a trial goes on past a rung only if it is
+among the best there. What it must reach comes from the batches before its own, so it is known when
+the trial begins, and which of two trials is the quicker changes nothing. Two things differ from the
+paper, because after equal rounds the trials with the highest learning rates are ahead, and they end
+behind (rank correlation with the final RMSE of 22 trials on green 2021: -0.6 after 30 rounds):
+
+- Rungs are counted in rounds times learning rate, the sum of the shrinkage so far.
+- Trials are ranked by the RMSE that they head for (`forecast`), not by the one they have. The rank
+  correlation with the final RMSE is 0.8 at 4, where a trial has done a sixth of its work; that of
+  the RMSE itself is 0.1.
 """
 
 import hashlib
@@ -13,9 +25,9 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,21 +37,52 @@ import pyarrow as pa
 
 from trip_duration.errors import TripDurationError
 from trip_duration.files import sha256
-from trip_duration.training import train_best_model
+from trip_duration.training import binned, matrix, train_best_model
 
 if TYPE_CHECKING:
     import xgboost as xgb
 
+    from trip_duration.splits import Roles
+
 __all__ = [
+    "Attempt",
     "Journal",
     "SearchResult",
     "Trial",
+    "forecast",
     "hyperopt_space",
     "journal_path",
+    "run_trial",
     "train_model_search",
+    "trial_matrices",
 ]
 
 DIGITS = 6  # significant digits of a suggested value
+# What a fit may still gain, in units of what the last doubling of its rounds gained: 4 if each
+# doubling gains 0.8 times as much as the one before it.
+STILL_TO_GAIN = 4.0
+PLAIN_ROWS = 2_000_000  # more rows to judge on are binned: plain, 31 columns would take 0.5 GB
+XGBOOST_LEARNING_RATE = 0.3  # where the space and the fixed parameters name none
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A trial that is still to be run: plain data, so that it may run anywhere.
+
+    Attributes
+    ----------
+    number : int
+        Counted from 0 in the order of suggestion.
+    params : dict
+        The parameters to try.
+    limits : tuple of (int, float)
+        The rungs, as (rounds, limit): a trial whose `forecast` after so many rounds is above the
+        limit ends there. Infinity lets all pass.
+    """
+
+    number: int
+    params: dict[str, Any]
+    limits: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,12 +99,21 @@ class Trial:
         Held-out RMSE in minutes at the best round; None if XGBoost refused the parameters.
     rounds : int
         The best round, counted from 1; 0 if it failed.
+    stopped : bool
+        Whether it was cut at a rung. Its loss is that of the best round until then.
+    forecasts : tuple of float
+        The `forecast` at each rung that it came to.
+    error : str
+        Why it failed.
     """
 
     number: int
     params: dict[str, Any]
     loss: float | None
     rounds: int
+    stopped: bool = False
+    forecasts: tuple[float, ...] = ()
+    error: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,7 +123,8 @@ class SearchResult:
     Attributes
     ----------
     best : Trial or None
-        The first of the trials with the lowest loss; None if no trial was asked for.
+        The first of the trials with the lowest loss among those that were not cut; None if no
+        trial was asked for.
     trials : list of Trial
         All of them, in the order of their numbers.
     timed_out : bool
@@ -85,9 +138,11 @@ class SearchResult:
     def table(self) -> pa.Table:
         """A row a trial: ``trial``, ``rmse`` and ``best_so_far`` in minutes, ``rounds``, params.
 
-        A trial that failed has no ``rmse``.
+        A trial that failed has no ``rmse``; one that was cut is ``stopped``, and never the best.
         """
-        losses = [math.inf if trial.loss is None else trial.loss for trial in self.trials]
+        losses = [
+            math.inf if trial.loss is None or trial.stopped else trial.loss for trial in self.trials
+        ]
         so_far = [round(best, 6) for best in itertools.accumulate(losses, min)]
         names = sorted({name for trial in self.trials for name in trial.params})
         return pa.table(
@@ -96,13 +151,18 @@ class SearchResult:
                 "rmse": [None if t.loss is None else round(t.loss, 6) for t in self.trials],
                 "best_so_far": [None if math.isinf(best) else best for best in so_far],
                 "rounds": [trial.rounds for trial in self.trials],
+                "stopped": [trial.stopped for trial in self.trials],
                 **{name: [trial.params.get(name) for trial in self.trials] for name in names},
             }
         )
 
     def leaderboard(self, size: int = 10) -> list[dict[str, Any]]:
-        """The best trials as rows, the best first."""
-        rows = [row for row in self.table().to_pylist() if row["rmse"] is not None]
+        """The best of the trials that were not cut as rows, the best first."""
+        rows = [
+            row
+            for row in self.table().to_pylist()
+            if row["rmse"] is not None and not row["stopped"]
+        ]
         return sorted(rows, key=lambda row: (row["rmse"], row["trial"]))[:size]
 
 
@@ -158,6 +218,7 @@ class Journal:
         for line in self.path.read_bytes().splitlines():
             try:
                 trial = Trial(**json.loads(line))
+                trial = replace(trial, forecasts=tuple(trial.forecasts))
             except (ValueError, TypeError):
                 continue
             trials[trial.number] = trial
@@ -258,9 +319,124 @@ def _plain(value: Any) -> Any:
     return int(number) if number.is_integer() else number
 
 
-def train_model_search(
+def trial_matrices(
+    roles: "Roles", *, sample_rows: int | None = None, **columns: Any
+) -> "tuple[xgb.DMatrix, xgb.DMatrix]":
+    """The two matrices that all trials share: rows to learn from, and rows to judge on.
+
+    Trials judge after each round. XGBoost predicts rows that are binned four times as slowly as
+    those in a plain `DMatrix`, to the same bits, and took half of a trial for it. Therefore the
+    rows to judge on are plain, which costs eight bytes a value in place of one.
+
+    Parameters
+    ----------
+    roles : Roles
+        ``fit`` is learned from, ``stop`` judges.
+    sample_rows : int, optional
+        Learn from at most so many of the rows, evenly spaced; all rows judge nevertheless.
+    **columns
+        As in `training.binned`; `train_model_search` must be given the same ``max_bin``.
+
+    Raises
+    ------
+    TripDurationError
+        If there are no rows to learn from or none to judge on.
+    """
+    import xgboost as xgb
+
+    learned = roles.fit if sample_rows is None else roles.fit.sample(sample_rows)
+    stop = roles.stop
+    if not len(learned) or not 0 < len(stop) <= PLAIN_ROWS:
+        return binned(learned, stop, **columns)
+    X, minutes, _ = stop.whole
+    if not isinstance(X, np.ndarray):
+        return binned(learned, stop, **columns)
+    plain = xgb.DMatrix(
+        X,
+        label=minutes,
+        feature_names=list(columns["names"]) if columns.get("names") is not None else None,
+        feature_types=list(columns["types"]) if columns.get("types") is not None else None,
+        enable_categorical=True,
+    )
+    return matrix(learned, **columns), plain
+
+
+def forecast(best: Sequence[float]) -> float:
+    """The RMSE that a fit heads for, from the lowest RMSE up to each of its rounds.
+
+    It is what the fit has, less `STILL_TO_GAIN` times what it gained since half as many rounds. It
+    only ranks fits that have come as far: early on it lies far too low.
+    """
+    half = best[max(0, len(best) // 2 - 1)]
+    return best[-1] - STILL_TO_GAIN * (half - best[-1])
+
+
+def run_trial(
     train: "xgb.DMatrix",
     held_out: "xgb.DMatrix",
+    attempt: Attempt,
+    *,
+    num_boost_round: int = 1000,
+    early_stopping_rounds: int = 50,
+    seed: int = 42,
+    max_bin: int = 256,
+    device: str = "cpu",
+    should_stop: Callable[[], bool] | None = None,
+) -> Trial:
+    """Run one trial, in one thread: the same attempt on the same rows gives the same trial.
+
+    Parameters
+    ----------
+    train, held_out : xgboost.DMatrix
+        As `trial_matrices` or `training.matrices` gives them.
+    attempt : Attempt
+        What to try.
+    num_boost_round, early_stopping_rounds, seed, max_bin, device
+        As in `train_model_search`.
+    should_stop : callable, optional
+        Asked after each round; true ends the trial, whose result then means nothing.
+
+    Returns
+    -------
+    Trial
+        With no loss, and an ``error``, if XGBoost refused the parameters.
+    """
+    best: list[float] = []
+    forecasts: list[float] = []
+    stopped = False
+
+    def after_round(rounds: int, rmse: float) -> bool:
+        nonlocal stopped
+        best.append(min(rmse, best[-1]) if best else rmse)
+        for at, limit in attempt.limits[len(forecasts) :]:
+            if stopped or at > rounds:
+                break
+            forecasts.append(forecast(best))
+            stopped = forecasts[-1] > limit
+        return stopped or bool(should_stop and should_stop())
+
+    try:
+        fit = train_best_model(
+            train,
+            held_out,
+            attempt.params,
+            num_boost_round=num_boost_round,
+            early_stopping_rounds=early_stopping_rounds,
+            seed=seed,
+            nthread=1,
+            max_bin=max_bin,
+            device=device,
+            curve=False,
+            after_round=after_round,
+        )
+    except TripDurationError as error:
+        return Trial(attempt.number, attempt.params, None, 0, error=str(error))
+    return Trial(attempt.number, attempt.params, fit.rmse, fit.rounds, stopped, tuple(forecasts))
+
+
+def train_model_search(
+    train: "xgb.DMatrix | None",
+    held_out: "xgb.DMatrix | None",
     space: dict[str, dict[str, list[Any]]],
     *,
     max_evals: int = 50,
@@ -269,6 +445,8 @@ def train_model_search(
     parallel_trials: int = 2,
     num_boost_round: int = 1000,
     early_stopping_rounds: int = 50,
+    reduction_factor: int | None = None,
+    first_rung: float = 3.0,
     timeout_minutes: float | None = None,
     points_to_evaluate: Sequence[dict[str, Any]] = (),
     fixed: dict[str, Any] | None = None,
@@ -277,13 +455,14 @@ def train_model_search(
     device: str = "cpu",
     journal: Journal | None = None,
     on_trial: Callable[[Trial], None] | None = None,
+    run: Callable[[Sequence[Attempt]], Iterable[Trial]] | None = None,
 ) -> SearchResult:
     """Search the booster's parameters for the lowest RMSE on the rows that are held out.
 
     Parameters
     ----------
-    train, held_out : xgboost.DMatrix
-        Shared by all trials, as `training.matrices` gives them.
+    train, held_out : xgboost.DMatrix or None
+        Shared by all trials, as `trial_matrices` gives them; None where `run` has its own.
     space : dict
         hyperopt's distributions by parameter, like ``{"max_depth": {"uniformint": [4, 10]}}``.
     max_evals : int
@@ -294,11 +473,18 @@ def train_model_search(
     startup_trials : int
         Random trials before TPE learns.
     parallel_trials : int
-        Trials in a batch. They run side by side, one thread each, and are awaited together.
+        Trials in a batch. They run side by side, one thread each and as many at a time as there are
+        cores, and are awaited together. More than there are cores keep them busy while the longest
+        trial runs.
     num_boost_round, early_stopping_rounds : int
         Rounds of a trial at most, and rounds without a better RMSE that end it.
+    reduction_factor : int, optional
+        A trial goes on past a rung only if it is among the best 1 in so many there; the next rung
+        is so many times as far. None cuts no trial.
+    first_rung : float
+        Where the first rung is, in rounds times learning rate.
     timeout_minutes : float, optional
-        Begin no batch after so many minutes.
+        Begin no batch but the first after so many minutes.
     points_to_evaluate : sequence of dict
         What the first trials try, by name of the space; what a point does not name is drawn.
     fixed : dict, optional
@@ -310,7 +496,10 @@ def train_model_search(
     journal : Journal, optional
         Where finished trials are kept and read back from.
     on_trial : callable, optional
-        Called with each finished trial, from the trial's thread, one at a time.
+        Called with each finished trial, as they finish.
+    run : callable, optional
+        Runs a batch elsewhere: called with attempts, it gives their trials in any order, as
+        `run_trial` would. The result is the same as without it.
 
     Returns
     -------
@@ -327,59 +516,114 @@ def train_model_search(
     fixed = fixed or {}
     finished = journal.read() if journal else {}
     suggestions = _Suggestions(space, algorithm, startup_trials, seed, points_to_evaluate)
-    stop, report = threading.Event(), threading.Lock()
-    refusals: list[TripDurationError] = []
-
-    def run(number: int, params: dict[str, Any]) -> Trial:
-        trial = finished.get(number)
-        if trial is None or trial.params != params:
-            try:
-                fit = train_best_model(
-                    train,
-                    held_out,
-                    params,
-                    num_boost_round=num_boost_round,
-                    early_stopping_rounds=early_stopping_rounds,
-                    seed=seed,
-                    nthread=1,
-                    max_bin=max_bin,
-                    device=device,
-                    curve=False,
-                    after_round=lambda *_: stop.is_set(),
-                )
-            except TripDurationError as error:
-                refusals.append(error)
-                trial = Trial(number, params, None, 0)
-            else:
-                trial = Trial(number, params, fit.rmse, fit.rounds)
-                if journal and not stop.is_set():
-                    journal.add(trial)
-        if on_trial and not stop.is_set():
-            with report:
-                on_trial(trial)
-        return trial
+    stop = threading.Event()
+    threads = min(parallel_trials, _cores())
 
     began, timed_out = time.monotonic(), False
     trials: list[Trial] = []
-    with ThreadPoolExecutor(parallel_trials, thread_name_prefix="trial") as pool:
+    with ThreadPoolExecutor(threads, thread_name_prefix="trial") as pool:
+
+        def side_by_side(attempts: Sequence[Attempt]) -> Iterator[Trial]:
+            assert train is not None
+            assert held_out is not None
+            # Low learning rates take long: those that begin last should be short.
+            order = sorted(attempts, key=lambda attempt: _learning_rate(attempt.params))
+            waiting = [
+                pool.submit(
+                    run_trial,
+                    train,
+                    held_out,
+                    attempt,
+                    num_boost_round=num_boost_round,
+                    early_stopping_rounds=early_stopping_rounds,
+                    seed=seed,
+                    max_bin=max_bin,
+                    device=device,
+                    should_stop=stop.is_set,
+                )
+                for attempt in order
+            ]
+            for future in as_completed(waiting):
+                yield future.result()
+
+        def batch_of(attempts: Sequence[Attempt]) -> Iterator[Trial]:
+            """The trials of a batch: those of the journal, then the others as they finish."""
+            known = [finished.get(attempt.number) for attempt in attempts]
+            kept = [t for t, a in zip(known, attempts, strict=True) if t and t.params == a.params]
+            yield from kept
+            there = {trial.number for trial in kept}
+            missing = [attempt for attempt in attempts if attempt.number not in there]
+            for trial in (run or side_by_side)(missing) if missing else ():
+                if journal and trial.loss is not None:
+                    journal.add(trial)
+                yield trial
+
         try:
             for batch in _batches(max_evals, parallel_trials):
-                if timeout_minutes and time.monotonic() - began > 60 * timeout_minutes:
+                late = timeout_minutes and time.monotonic() - began > 60 * timeout_minutes
+                if late and trials:
                     timed_out = True
                     break
                 asked = [suggestions.ask(number) for number in batch]
-                done = pool.map(run, batch, [{**params, **fixed} for _, params in asked])
-                for (document, _), trial in zip(asked, done, strict=True):
-                    suggestions.tell(document, trial.loss)
-                    trials.append(trial)
+                attempts = []
+                for number, (_, drawn) in zip(batch, asked, strict=True):
+                    params = {**drawn, **fixed}
+                    limits = _limits(trials, params, reduction_factor, first_rung, num_boost_round)
+                    attempts.append(Attempt(number, params, limits))
+                done = {}
+                for trial in batch_of(attempts):
+                    done[trial.number] = trial
+                    if on_trial:
+                        on_trial(trial)
+                for (document, _), attempt in zip(asked, attempts, strict=True):
+                    # A trial that was cut tells what it had. TPE only asks whether a trial is among
+                    # the best few, a quarter of the root of their number, and there it is not.
+                    suggestions.tell(document, done[attempt.number].loss)
+                    trials.append(done[attempt.number])
         except BaseException:
             stop.set()  # the trials that still run end after their round
+            pool.shutdown(wait=False, cancel_futures=True)
             raise
-    succeeded = [trial for trial in trials if trial.loss is not None]
-    if not succeeded:
-        raise TripDurationError(f"all {len(trials)} trials failed, the last because {refusals[-1]}")
-    best = min(succeeded, key=lambda trial: (trial.loss, trial.number))
+    whole = [trial for trial in trials if trial.loss is not None and not trial.stopped]
+    if not whole:
+        reason = trials[-1].error
+        raise TripDurationError(f"all {len(trials)} trials failed, the last because {reason}")
+    best = min(whole, key=lambda trial: (trial.loss, trial.number))
     return SearchResult(best=best, trials=trials, timed_out=timed_out)
+
+
+def _limits(
+    trials: Sequence[Trial],
+    params: dict[str, Any],
+    factor: int | None,
+    first_rung: float,
+    num_boost_round: int,
+) -> tuple[tuple[int, float], ...]:
+    """The rungs of a trial with these parameters, as the trials before its batch set them.
+
+    A rung lets all pass until as many trials as `factor` have come to it.
+    """
+    if factor is None:
+        return ()
+    limits: list[tuple[int, float]] = []
+    progress = first_rung
+    while (rounds := max(1, round(progress / _learning_rate(params)))) < num_boost_round:
+        there = sorted(t.forecasts[len(limits)] for t in trials if len(t.forecasts) > len(limits))
+        limit = there[len(there) // factor - 1] if len(there) >= factor else math.inf
+        limits.append((rounds, limit))
+        progress *= factor
+    return tuple(limits)
+
+
+def _learning_rate(params: dict[str, Any]) -> float:
+    rate = params.get("learning_rate", params.get("eta", XGBOOST_LEARNING_RATE))
+    return max(float(rate), 1e-6)
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _batches(count: int, size: int) -> Iterator[range]:
