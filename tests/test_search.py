@@ -129,8 +129,9 @@ def test_hopeless_trials_are_cut_at_rungs_that_earlier_batches_set(pair: tuple) 
                     break
                 forecasts.append(by_hand(curve, rounds))
                 there = sorted(t.forecasts[rung] for t in earlier if len(t.forecasts) > rung)
-                if len(there) >= 3 and forecasts[-1] > there[len(there) // 3 - 1]:
-                    cut = rounds
+                passing = max(1, int(len(earlier) / 3 ** (rung + 1)))
+                if len(earlier) >= 3 and there[passing - 1 :]:
+                    cut = rounds if forecasts[-1] > there[passing - 1] else None
             assert trial.forecasts == tuple(forecasts)
             assert trial.stopped == bool(cut)
             assert trial.loss == min(curve[:cut])

@@ -479,8 +479,8 @@ def train_model_search(
     num_boost_round, early_stopping_rounds : int
         Rounds of a trial at most, and rounds without a better RMSE that end it.
     reduction_factor : int, optional
-        A trial goes on past a rung only if it is among the best 1 in so many there; the next rung
-        is so many times as far. None cuts no trial.
+        One trial in so many goes on past the first rung, one in its square past the second, and so
+        forth; each rung is so many times as far as the one before. None cuts no trial.
     first_rung : float
         Where the first rung is, in rounds times learning rate.
     timeout_minutes : float, optional
@@ -601,17 +601,20 @@ def _limits(
 ) -> tuple[tuple[int, float], ...]:
     """The rungs of a trial with these parameters, as the trials before its batch set them.
 
-    A rung lets all pass until as many trials as `factor` have come to it.
+    The share that may pass is of all trials, and not only of those that came to the rung: TPE's
+    later trials are better than its first ones, and most of them would pass.
     """
     if factor is None:
         return ()
     limits: list[tuple[int, float]] = []
-    progress = first_rung
+    succeeded = sum(trial.loss is not None for trial in trials)
+    progress, share = first_rung, factor
     while (rounds := max(1, round(progress / _learning_rate(params)))) < num_boost_round:
         there = sorted(t.forecasts[len(limits)] for t in trials if len(t.forecasts) > len(limits))
-        limit = there[len(there) // factor - 1] if len(there) >= factor else math.inf
-        limits.append((rounds, limit))
-        progress *= factor
+        passing = max(1, succeeded // share)
+        known = succeeded >= factor and len(there) >= passing
+        limits.append((rounds, there[passing - 1] if known else math.inf))
+        progress, share = progress * factor, share * factor
     return tuple(limits)
 
 
