@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -91,3 +92,37 @@ def test_json_is_sorted_and_refuses_what_is_no_json(tmp_path: Path) -> None:
 def test_csv_reads_as_written(tmp_path: Path) -> None:
     files.write_csv(pa.table({"hour": ["00", "01"], "rmse": [1.25, None]}), tmp_path / "x.csv")
     assert (tmp_path / "x.csv").read_text() == '"hour","rmse"\n"00",1.25\n"01",\n'
+
+
+def test_a_column_may_have_an_encoding_of_its_own(tmp_path: Path) -> None:
+    files.write_parquet(table(40), tmp_path / "a.parquet", encodings={"a": "DELTA_BINARY_PACKED"})
+    group = pq.read_metadata(tmp_path / "a.parquet").row_group(0)
+    assert "DELTA_BINARY_PACKED" in group.column(0).encodings
+    assert "RLE_DICTIONARY" in group.column(1).encodings
+    assert pq.read_table(tmp_path / "a.parquet").equals(table(40))
+
+
+def test_a_stream_ahead_gives_the_same_and_makes_one_more_at_most() -> None:
+    made = []
+
+    def stream() -> Iterator[int]:
+        for number in range(5):
+            made.append(number)
+            yield number
+
+    for count, number in enumerate(files.ahead(stream())):
+        assert number == count
+        assert len(made) <= count + 2
+    assert made == list(range(5))
+    assert list(files.ahead(iter(()))) == []
+
+
+def test_a_stream_ahead_that_fails_gives_what_came_before() -> None:
+    def stream() -> Iterator[int]:
+        yield 1
+        raise RuntimeError("broken")
+
+    given = files.ahead(stream())
+    assert next(given) == 1
+    with pytest.raises(RuntimeError, match="broken"):
+        next(given)

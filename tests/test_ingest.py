@@ -1,6 +1,8 @@
 """A month from its source to canonical Parquet, and the ledger of what was set aside."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pyarrow as pa
@@ -10,6 +12,7 @@ import pytest
 from trip_duration import ingest, params
 from trip_duration.errors import SourceError, TripDurationError
 from trip_duration.files import read_json, sha256
+from trip_duration.sources import files
 from trip_duration.trips import SCHEMA, month_path, read_month
 
 HEADER = "lpep_pickup_datetime,lpep_dropoff_datetime,PULocationID,DOLocationID,trip_distance\n"
@@ -72,6 +75,56 @@ def test_the_order_of_the_source_leaves_no_trace(csv: params.Params, tmp_path: P
     first = run(csv, tmp_path)
     (tmp_path / "green_2021-01.csv").write_text(HEADER + "\n".join(reversed(LINES)) + "\n")
     assert run(csv, tmp_path)["sha256"] == first["sha256"]
+
+
+def test_the_size_of_the_batches_leaves_no_trace(
+    root: Path, tmp_path: Path, tlc: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = settings(
+        root,
+        data__source=f"{tlc}/{{taxi}}_tripdata_{{year}}-{{month}}.parquet",
+        data__train=["2024-01"],
+    )
+    whole = run(chosen, tmp_path / "a", "2024-01")
+    monkeypatch.setattr(files, "BATCH_ROWS", 1_000)
+    assert run(chosen, tmp_path / "b", "2024-01") == whole
+
+
+def test_the_file_of_a_local_month_is_hashed_once(
+    csv: params.Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed = []
+    monkeypatch.setattr(ingest, "sha256", lambda path: hashed.append(path) or sha256(path))
+    ledger = run(csv, tmp_path)
+    source = tmp_path / "green_2021-01.csv"
+    assert hashed.count(source) == 1
+    assert ledger["raw"] == sha256(source)
+
+
+def test_of_several_errors_the_first_batch_s_is_told() -> None:
+    first_failed = Event()
+
+    def call(number: int) -> int:
+        if number == 3:  # waits until a later one has failed
+            assert first_failed.wait(10)
+            raise ValueError("3")
+        if number == 4:
+            first_failed.set()
+            raise ValueError("4")
+        return number
+
+    with pytest.raises(ValueError, match=r"^3$"):
+        ingest._in_threads(call, range(9))
+
+
+def test_threads_give_results_in_order_and_errors_of_the_items() -> None:
+    def broken() -> Iterator[int]:
+        yield 1
+        raise ValueError("broken")
+
+    assert ingest._in_threads(lambda number: -number, range(50)) == [-n for n in range(50)]
+    with pytest.raises(ValueError, match="broken"):
+        ingest._in_threads(str, broken())
 
 
 def test_a_month_that_is_there_and_unchanged_is_known(csv: params.Params, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from trip_duration.errors import TripDurationError
 from trip_duration.sources.files import read_batches
-from trip_duration.trips import REASONS, SCHEMA, Rules, clean, sort, to_canonical, wanted
+from trip_duration.trips import REASONS, SCHEMA, Rules, clean, sort, sort_slow, to_canonical, wanted
 from trip_duration.zones import load_zones
 
 PICKUP = ["2021-01-01 10:00:00", "2021-01-01 11:00:00"]
@@ -609,3 +609,92 @@ def test_sorting_leaves_no_trace_of_the_order(trips: list, random: Any) -> None:
         return [(value is None, value or 0) for value in row]
 
     assert rows(ordered) == sorted(rows(ordered), key=key)
+
+
+NEAR = datetime(2021, 1, 15)
+WIDE = st.one_of(
+    st.sampled_from([datetime(2008, 12, 31, 23), datetime(2098, 9, 1), NEAR]),
+    st.integers(0, 3).map(lambda second: NEAR.replace(second=second)),
+    st.datetimes(datetime(2001, 1, 1), datetime(2098, 1, 1)).map(
+        lambda moment: moment.replace(microsecond=0)
+    ),
+)
+LENGTHS = st.one_of(
+    st.integers(0, 3700).map(lambda seconds: seconds / 60),
+    st.sampled_from([-2.0, 0.0, 10.0, 10.0 + 1e-12, 10.004, 68.25, 68.5, 1e4, 1e300, float("inf")]),
+)
+FULL = st.fixed_dictionaries(
+    {
+        "pickup": WIDE,
+        "duration": LENGTHS,
+        "pickup_zone": st.none() | st.integers(1, 3),
+        "dropoff_zone": st.none() | st.integers(264, 265),
+        "trip_distance": st.none() | st.sampled_from([-1.0, 0.0, 2.5]),
+        "passenger_count": st.none() | st.integers(0, 1),
+        "vendor": st.none() | st.integers(1, 2),
+        "rate_code": st.none() | st.integers(1, 2),
+        "trip_type": st.none() | st.integers(1, 2),
+        "store_and_forward": st.none() | st.booleans(),
+    }
+)
+
+
+def full(trips: list[dict[str, Any]], cut: int = 0) -> pa.Table:
+    """Trips as they are given, in two chunks."""
+    table = pa.table({f.name: pa.array([t[f.name] for t in trips], f.type) for f in SCHEMA})
+    return pa.concat_tables([table.slice(0, cut), table.slice(cut)])
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(FULL, max_size=40), st.integers(0, 40))
+def test_the_fast_order_is_the_slow_one(trips: list, cut: int) -> None:
+    table = full(trips, min(cut, len(trips)))
+    assert sort(table).equals(sort_slow(table))
+
+
+@pytest.mark.parametrize("name", ["pickup", "duration"])
+def test_trips_that_miss_what_the_keys_are_made_of_are_ordered_too(name: str) -> None:
+    trip = dict.fromkeys(SCHEMA.names) | {"pickup": NEAR, "duration": 9.0}
+    trips = [trip | {name: None}, trip, trip | {"vendor": 1}]
+    assert [row[SCHEMA.get_field_index(name)] for row in rows(sort(full(trips)))][2] is None
+    assert sort(full(trips)).equals(sort_slow(full(trips)))
+
+
+def test_a_duration_that_is_no_number_is_ordered_as_arrow_does() -> None:
+    trip = dict.fromkeys(SCHEMA.names) | {"pickup": NEAR}
+    table = full([trip | {"duration": value} for value in (float("nan"), 2.0, 1.0)])
+    assert sort(table).column("duration").to_pylist()[:2] == [1.0, 2.0]
+
+
+def test_a_month_of_many_trips_is_ordered_as_arrow_does() -> None:
+    random = np.random.default_rng(3)
+    count = 150_000  # more than are turned into keys at a time, and with many that tie
+    start = np.datetime64("2021-01-31", "s").astype(np.int64)
+    columns = {
+        "pickup": pa.array(start + random.integers(0, 500, count)).cast(pa.timestamp("s")),
+        "duration": random.integers(60, 90, count) / 60,
+        "pickup_zone": random.integers(1, 9, count).astype(np.int16),
+        "dropoff_zone": random.integers(1, 9, count).astype(np.int16),
+    }
+    columns |= {f.name: pa.nulls(count, f.type) for f in SCHEMA if f.name not in columns}
+    table = pa.table(columns)
+    assert sort(table).equals(sort_slow(table))
+
+
+def test_whole_numbers_are_read_alike_however_they_are_typed() -> None:
+    values: list[int | None] = [1, 265, 300, -4, None, 7]
+    times = {"pickup_datetime": PICKUP[:1] * 6, "dropoff_datetime": DROPOFF[:1] * 6}
+    found = [
+        to_canonical(
+            pa.table(
+                times
+                | {"PULocationID": pa.array(values, kind), "DOLocationID": pa.array([5] * 6, kind)}
+                | {"VendorID": pa.array(values, kind), "passenger_count": pa.array(values, kind)}
+            )
+        )
+        for kind in (pa.int16(), pa.int32(), pa.int64(), pa.float64(), pa.decimal128(9, 2))
+    ]
+    assert all(trips.equals(found[0]) for trips in found)
+    assert found[0].column("pickup_zone").to_pylist() == [1, 265, None, None, None, 7]
+    assert found[0].column("vendor").to_pylist() == [1, 265, 300, None, None, 7]
+    assert found[0].column("passenger_count").to_pylist() == values

@@ -9,16 +9,18 @@ the same bytes under one lock file.
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 __all__ = [
     "ROW_GROUP",
+    "ahead",
     "atomic",
     "read_json",
     "remove_temporary",
@@ -31,6 +33,8 @@ __all__ = [
 
 ROW_GROUP = 1 << 18  # rows; a reader that streams holds one group of each column
 _TEMPORARY = ".partial"
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -71,6 +75,8 @@ def write_parquet(
     data: pa.Table | Iterable[pa.RecordBatch | pa.Table],
     path: str | Path,
     schema: pa.Schema | None = None,
+    *,
+    encodings: Mapping[str, str] | None = None,
 ) -> None:
     """Write a table, or a stream of batches, as Parquet that repeats to the byte.
 
@@ -83,12 +89,16 @@ def write_parquet(
         The file's name; its folder is made.
     schema : pyarrow.Schema, optional
         The schema of a stream; needed where ``data`` is no table.
+    encodings : mapping of str to str, optional
+        Parquet's encoding of some columns, like ``DELTA_BINARY_PACKED`` for whole numbers that are
+        in order; the others have a dictionary.
     """
     if isinstance(data, pa.Table):
         schema, data = data.schema, [data]
     if schema is None:
         raise TypeError("a stream of batches needs its schema")
     schema = schema.remove_metadata()
+    given = dict(encodings or {})
     with (
         atomic(path) as temporary,
         pq.ParquetWriter(
@@ -98,7 +108,8 @@ def write_parquet(
             compression_level=3,
             data_page_version="1.0",
             version="2.6",
-            use_dictionary=True,
+            use_dictionary=[name for name in schema.names if name not in given],
+            column_encoding=given or None,
             write_statistics=True,
             store_schema=True,
         ) as writer,
@@ -121,6 +132,19 @@ def _regroup(stream: Iterable[pa.RecordBatch | pa.Table], schema: pa.Schema) -> 
     last = pa.concat_tables(waiting) if waiting else schema.empty_table()
     if last.num_rows:
         yield last.combine_chunks()
+
+
+def ahead(stream: Iterable[T]) -> Iterator[T]:
+    """Give what a stream gives, while a thread makes the next of it: two are held at a time."""
+    source = iter(stream)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(next, source, _END)
+        while (part := waiting.result()) is not _END:
+            waiting = pool.submit(next, source, _END)
+            yield part
+
+
+_END: Any = object()
 
 
 def write_json(obj: Any, path: str | Path) -> None:

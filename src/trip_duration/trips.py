@@ -32,9 +32,11 @@ __all__ = [
     "clean",
     "month_path",
     "month_paths",
+    "order",
     "read_month",
     "read_parts",
     "sort",
+    "sort_slow",
     "taken",
     "to_canonical",
     "wanted",
@@ -70,6 +72,8 @@ REASONS = {
 }
 
 Locate = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+_PICKUP_BITS, _DURATION_BITS, _ROW_BITS = 22, 12, 30  # of a key of `order`
 
 # Canonical name: what TLC called it over the years, in lower case and without spaces around it.
 _ALIASES = {
@@ -178,9 +182,10 @@ def to_canonical(batch: pa.RecordBatch | pa.Table, locate: Locate | None = None)
         made[f"{end}_zone"] = _zones(end, layout, raw, locate)
     for name, read in _OPTIONAL.items():
         if name in raw:  # more than one column only for the vendor: the first with a value counts
-            made[name] = pc.coalesce(*[read(column) for column in raw[name]])
+            made[name] = pc.coalesce(*[_each_once(read, column) for column in raw[name]])
     absent = {f.name: pa.nulls(table.num_rows, f.type) for f in _LOOSE if f.name not in made}
-    return pa.table(made | absent).select(_LOOSE.names).cast(_LOOSE)
+    made |= absent
+    return pa.table([made[name] for name in _LOOSE.names], schema=_LOOSE)
 
 
 @dataclass(frozen=True)
@@ -233,19 +238,91 @@ def clean(trips: pa.Table, rules: Rules) -> tuple[pa.Table, dict[str, int]]:
     ``read_dataframe`` (DataTalksClub's MLOps Zoomcamp, module 2).
     """
     breaks = _breaks(trips, rules)
-    first = np.zeros(trips.num_rows, np.int8)  # 0: kept, else the number of the first broken rule
-    for number, broken in enumerate(breaks.values(), start=1):
-        first[broken & (first == 0)] = number
-    counts = np.bincount(first, minlength=len(breaks) + 1)
-    kept = trips.filter(pa.array(first == 0)).cast(SCHEMA)
-    return kept, {reason: int(n) for reason, n in zip(breaks, counts[1:], strict=True)}
+    good = np.ones(trips.num_rows, bool)
+    left, set_aside = trips.num_rows, {}
+    for reason, broken in breaks.items():
+        if broken is not None:
+            good &= ~broken
+        now = int(np.count_nonzero(good))
+        set_aside[reason], left = left - now, now
+    kept = trips.filter(pa.array(good)) if left < trips.num_rows else trips
+    return pa.table(kept.columns, schema=SCHEMA), set_aside
 
 
 def sort(trips: pa.Table) -> pa.Table:
     """Order trips by all their columns, nulls last, so that the source's order leaves no trace."""
-    trips = trips.combine_chunks()
+    return trips.take(pa.array(order(trips)))
+
+
+def sort_slow(trips: pa.Table) -> pa.Table:
+    """Do what `sort` does, as Arrow does it: the oracle that `sort` is tested against."""
+    return trips.take(pa.array(_order_slow(trips)))
+
+
+def order(trips: pa.Table) -> np.ndarray:
+    """Say in which order `sort` puts the trips, for who takes them a part at a time.
+
+    Parameters
+    ----------
+    trips : pyarrow.Table
+        Canonical trips; those that may miss a pickup or a duration are ordered slowly.
+
+    Returns
+    -------
+    numpy.ndarray of int64, shape (n,)
+        Row numbers: the row that comes first, the one that comes second, and so on.
+
+    Notes
+    -----
+    Each trip becomes a key of 64 bits: the pickup in 22 (seconds, counted from 24 days before the
+    middle of all pickups), the duration in 12 (seconds), the row number in 30. numpy sorts such
+    keys with the processor's vector instructions, some 50 times as fast as Arrow compares columns.
+    Keys never contradict the order of the trips, but may leave it open: what the bits cannot hold
+    gets the value at their edge. Where keys differ in the row number alone, Arrow has to compare.
+    """
+    pickup, minutes = trips.column("pickup"), trips.column("duration")
+    missing = pickup.null_count or minutes.null_count or pc.any(pc.is_nan(minutes)).as_py()
+    if missing or trips.num_rows > 1 << _ROW_BITS:
+        return _order_slow(trips)
+    keys = _sort_keys(trips)
+    keys.sort()
+    same = keys[1:] ^ keys[:-1] < np.uint64(1 << _ROW_BITS)  # neighbours, but for the row number
+    tied = np.zeros(len(keys), bool)
+    tied[1:] |= same
+    tied[:-1] |= same
+    keys &= np.uint64((1 << _ROW_BITS) - 1)
+    rows = keys.view(np.int64)
+    if tied.any():
+        among = rows[tied]
+        rows[tied] = among[_order_slow(trips.take(pa.array(among)))]
+    return rows
+
+
+def _order_slow(trips: pa.Table) -> np.ndarray:
     keys = [(name, "ascending", "at_end") for name in trips.column_names]
-    return trips.take(pc.sort_indices(trips, sort_keys=keys))
+    return _numpy(pc.sort_indices(trips, sort_keys=keys)).astype(np.int64)
+
+
+def _sort_keys(trips: pa.Table) -> np.ndarray:
+    """The keys of `order`, uint64, made from a few thousand trips at a time to spare memory."""
+    keys = np.empty(trips.num_rows, np.uint64)
+    latest, longest = (1 << _PICKUP_BITS) - 1, (1 << _DURATION_BITS) - 1
+    every = max(1, trips.num_rows // 1000)
+    some = _numpy(trips.column("pickup").cast(pa.int64()))[::every]
+    start = (int(np.sort(some)[len(some) // 2]) if len(some) else 0) - latest // 2
+    row = 0
+    for batch in trips.select(["pickup", "duration"]).to_batches(max_chunksize=1 << 16):
+        pickup = _numpy(batch.column("pickup").cast(pa.int64())) - start
+        seconds = np.rint(60 * _numpy(batch.column("duration")).clip(0, longest)).clip(0, longest)
+        # At an edge the pickup is left open, and the duration must not decide before it.
+        inside = (pickup > 0) & (pickup < latest)
+        key = pickup.clip(0, latest) << _DURATION_BITS
+        key |= np.where(inside, seconds.astype(np.int64), 0)
+        part = keys[row : row + len(key)]
+        np.left_shift(key.view(np.uint64), np.uint64(_ROW_BITS), out=part)
+        part |= np.arange(row, row + len(key), dtype=np.uint64)
+        row += len(key)
+    return keys
 
 
 def month_path(folder: str | Path, taxi: str, month: str) -> Path:
@@ -327,20 +404,19 @@ def taken(months: "Iterable[pa.Table | str | PathLike[str]]", rows: np.ndarray) 
     return pa.concat_tables(parts)
 
 
-def _breaks(trips: pa.Table, rules: Rules) -> dict[str, np.ndarray]:
-    """For each reason, in the order that decides, the mask of the trips that it sets aside."""
-    nobody = np.zeros(trips.num_rows, bool)
+def _breaks(trips: pa.Table, rules: Rules) -> dict[str, np.ndarray | None]:
+    """For each reason, in the order that decides, the mask of the trips it sets aside, if any."""
     pickup = trips.column("pickup")
     minutes = _numpy(trips.column("duration"))
-    breaks = {
-        "no_pickup_time": _numpy(pickup.is_null()),
+    breaks: dict[str, np.ndarray | None] = {
+        "no_pickup_time": _numpy(pickup.is_null()) if pickup.null_count else None,
         "no_dropoff_time": np.isnan(minutes),
         "negative_duration": minutes < 0,
         "under_min_minutes": minutes < rules.min_minutes,
         "over_max_minutes": minutes > rules.max_minutes,
-        "other_month": nobody,
-        "unknown_zone": nobody,
-        "over_max_distance": nobody,
+        "other_month": None,
+        "unknown_zone": None,
+        "over_max_distance": None,
     }
     if rules.other_months and rules.month is not None:
         start, end = (pa.scalar(moment, pa.timestamp("s")) for moment in bounds(rules.month))
@@ -424,11 +500,12 @@ def _refuse_missing(layout: dict[str, list[str]], names: Sequence[str]) -> None:
 
 def _plain(column: pa.ChunkedArray) -> pa.Array:
     """One array without dictionaries, and with text of one type."""
-    array = column.combine_chunks()
+    # One chunk is the common case, which combine_chunks would copy.
+    array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     if isinstance(array, pa.ChunkedArray):  # of no chunks, or of more than one array can hold
         array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.nulls(0, array.type)
     if pa.types.is_dictionary(array.type):
-        array = array.cast(array.type.value_type)
+        array = array.dictionary_decode()
     if pa.types.is_string(array.type) or pa.types.is_string_view(array.type):
         array = array.cast(pa.large_string())
     return array
@@ -480,8 +557,9 @@ def _numbers(column: pa.Array, name: str = "", needed: str = "") -> np.ndarray:
         )
     else:
         parsed = pa.nulls(len(column), pa.float64())
-    values = _numpy(parsed.fill_null(float("nan")))
-    return np.where(np.isfinite(values), values, np.nan)
+    values = _numpy(parsed)  # NaN where there is none
+    finite = np.isfinite(values)
+    return values if finite.all() else np.where(finite, values, np.nan)
 
 
 def _is_numeric(kind: pa.DataType) -> bool:
@@ -500,16 +578,36 @@ def _parsed_numbers(text: pa.Array) -> pa.Array:
 def _whole(values: np.ndarray, dtype: type[np.signedinteger], low: int, high: int) -> pa.Array:
     """Whole numbers from ``low`` to ``high``; null for all else."""
     fits = (values >= low) & (values <= high) & (np.floor(values) == values)
+    if fits.all():
+        return pa.array(values.astype(dtype))
     return pa.array(np.where(fits, values, 0).astype(dtype), mask=~fits)
 
 
 def _counts(column: pa.Array) -> pa.Array:
-    return _whole(_numbers(column), np.int16, -(2**15), 2**15 - 1)
+    return _integers(column, np.int16, -(2**15), 2**15 - 1)
+
+
+def _integers(
+    column: pa.Array,
+    dtype: type[np.signedinteger],
+    low: int,
+    high: int,
+    name: str = "",
+    needed: str = "",
+) -> pa.Array:
+    """`_whole` of `_numbers`; whole numbers, of which none is missing, take no detour by floats."""
+    if not pa.types.is_integer(column.type) or column.null_count:
+        return _whole(_numbers(column, name, needed), dtype, low, high)
+    values = _numpy(column)
+    if len(values) and (values.min() < low or values.max() > high):
+        return _whole(_numbers(column, name, needed), dtype, low, high)
+    return pa.array(values.astype(dtype))
 
 
 def _measures(column: pa.Array) -> pa.Array:
     values = _numbers(column) + 0.0  # a negative zero would sort as equal but not be it
-    return pa.array(values, mask=np.isnan(values))
+    missing = np.isnan(values)
+    return pa.array(values, mask=missing) if missing.any() else pa.array(values)
 
 
 def _times(name: str, column: pa.Array) -> pa.Array:
@@ -549,11 +647,19 @@ def _parsed_times(text: pa.Array) -> pa.Array:
 def _vendors(column: pa.Array) -> pa.Array:
     """The number in a vendor's id: 2, 2.0, VTS -> 2; HV0003 -> 3; B02876 -> 2876."""
     if not _is_text(column):
-        return _whole(_numbers(column), np.int32, 0, 2**31 - 1)
+        return _integers(column, np.int32, 0, 2**31 - 1)
     text = pc.utf8_upper(_text(column))
     named = pc.add(pc.index_in(text, value_set=pa.array(_VENDOR_NAMES, pa.large_string())), 1)
     digits = pc.extract_regex(text, r"^[A-Z]*(?P<number>\d{1,9})(?:\.0*)?$")
     return pc.coalesce(named, pc.struct_field(digits, "number").cast(pa.int32()))
+
+
+def _each_once(read: Callable[[pa.Array], pa.Array], column: pa.Array) -> pa.Array:
+    """Read text value by value, not row by row: of ids and flags there are few."""
+    if not _is_text(column):
+        return read(column)
+    encoded = column.dictionary_encode()
+    return read(encoded.dictionary).take(encoded.indices)
 
 
 def _flags(column: pa.Array) -> pa.Array:
@@ -579,7 +685,7 @@ def _zones(
     zone = f"{end}_zone"
     if zone in raw:
         needed = f"zone ids from 1 to {OUTSIDE}"
-        return _whole(_numbers(raw[zone][0], layout[zone][0], needed), np.int16, 1, OUTSIDE)
+        return _integers(raw[zone][0], np.int16, 1, OUTSIDE, layout[zone][0], needed)
     axes = [f"{end}_longitude", f"{end}_latitude"]
     if locate is None:
         found = " and ".join(repr(layout[axis][0]) for axis in axes)
