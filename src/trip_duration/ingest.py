@@ -247,8 +247,10 @@ def ingest_month(
     _check_month(table, name, month, read, set_aside)
     path = trips.month_path(folder, data.taxi, month)
     kept = table.num_rows
-    write_parquet(_sorted(table), path, trips.SCHEMA, encodings=_ENCODINGS)
-    digest = sha256(raw) if raw is not None and _is_local(data) else None
+    with ThreadPoolExecutor(1) as pool:  # has hashed the file before the trips are in order
+        local = pool.submit(sha256, raw) if raw is not None and _is_local(data) else None
+        write_parquet(_sorted(table), path, trips.SCHEMA, encodings=_ENCODINGS)
+        digest = local.result() if local else None
     ledger = {
         "source": name,
         "read": read,

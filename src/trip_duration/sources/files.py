@@ -20,7 +20,7 @@ from trip_duration.trips import wanted
 
 __all__ = ["Reading", "local_copy", "read_batches", "resolve"]
 
-BATCH_ROWS = 1 << 17  # of Parquet; its columns stay in the processor's cache
+BATCH_ROWS = 1 << 16  # of Parquet; its columns stay in the processor's cache
 BLOCK_BYTES = 1 << 23  # of CSV that become one batch
 _VERSIONS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created")
 
