@@ -8,13 +8,11 @@ their own, which automl.txt locks. Returns 1 if a library has an RMSE as low or 
 """
 
 import argparse
-import hashlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,6 +57,7 @@ class Row(NamedTuple):
 def main() -> int:
     """Fit everything, print the table, and return 1 if we are not ahead of each."""
     from course import month
+    from environment import environment
     from trip_duration import params
     from trip_duration.errors import TripDurationError
     from trip_duration.features import read_dataframe
@@ -79,7 +78,7 @@ def main() -> int:
     except TripDurationError as error:
         print(f"Skipped, nothing is compared: {error}")
         return 0
-    if not environment():
+    if not environment(VENV, LOCK, "the AutoML libraries'"):
         print("The AutoML libraries can't be installed: see above. They need Python 3.11 to 3.13.")
         return 1
     train, validation = (
@@ -214,31 +213,6 @@ def fit(
         predicted = pq.read_table(folder / "predictions.parquet")["minutes"].to_numpy()
         seconds = json.loads((folder / "seconds.json").read_text())
     return metrics(actual, predicted)["rmse"], seconds
-
-
-def environment() -> bool:
-    """Make the libraries' environment hold what automl.txt locks, once; false if it can't be."""
-    ready = VENV / ".ready"
-    digest = hashlib.sha256(LOCK.read_bytes()).hexdigest()
-    if ready.exists() and ready.read_text() == digest:
-        return True
-    where = VENV.relative_to(ROOT)
-    print(f"Making the AutoML libraries' environment in {where}, once; half a minute …", flush=True)
-    began = time.perf_counter()
-    variables = dict(os.environ)
-    if "PIP_INDEX_URL" in variables:  # as for our own environment, in src/commands/setup.py
-        variables.setdefault("UV_DEFAULT_INDEX", variables["PIP_INDEX_URL"])
-    uv = [sys.executable, "-m", "uv"]
-    sync = ["pip", "sync", "--quiet", "--require-hashes", "--compile-bytecode"]
-    for command in (
-        [*uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(VENV)],
-        [*uv, *sync, "--python", str(VENV / "bin" / "python"), str(LOCK)],
-    ):
-        if subprocess.call(command, env=variables):
-            return False
-    ready.write_text(digest)
-    print(f"The environment is ready after {time.perf_counter() - began:.0f} s.", flush=True)
-    return True
 
 
 if __name__ == "__main__":
