@@ -247,3 +247,18 @@ def test_an_unknown_stage_names_those_there_are(trained: Clone) -> None:
     done = trained.run(sys.executable, "src/stages", "tain", check=False)
     assert done.returncode == 1
     assert "ingest, featurize, search, train, evaluate" in done.stderr
+
+
+def test_bins_in_files_give_the_same_model(
+    make_clone: Callable[[Path], Clone], tmp_path: Path
+) -> None:
+    clone = make_clone(tmp_path / "clone")
+    clone.change({"search.max_evals": 0})
+    made = []
+    for limit in (1_000_000, 500):
+        clone.change({"train.rows_in_memory": limit})
+        clone.run("dvc", "repro", "train")
+        files = [clone.folder / "models" / name for name in ("model.ubj", "intervals.ubj")]
+        made.append([path.read_bytes() for path in files])
+    assert made[0] == made[1]
+    assert not list((clone.folder / ".cache/matrices").glob("*"))
