@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+from report import ROOT, Claim, report
+
 sys.path.insert(0, str(ROOT / "src"))
 
 SAMPLES = ROOT.parent / "shared/tlc/samples"
@@ -79,10 +80,25 @@ def main() -> int:
         wins = "" if name == "none" else f"{np.sum(square < squares['none'])} of {len(square)}"
         print(f"{name:30}{cells[0]:>8}{cells[1]:>10}{cells[2]:>8}{bias:8.3f}{wins:>11}", flush=True)
     print(f"\n{time.perf_counter() - began:.0f} seconds")
-    if squares["params.yaml"].mean() > squares["none"].mean():
-        print("What params.yaml chooses does worse than nothing.")
-        return 1
-    return 0
+    none = np.sqrt(squares["none"].mean())
+    claims = []
+    for name, square in squares.items():
+        if name != "none":
+            rmse = np.sqrt(square.mean())
+            claims.append(
+                Claim(
+                    f"{name}: RMSE",
+                    float(rmse / none),
+                    "times that of doing nothing",
+                    1.0 if name == "params.yaml" else None,
+                    detail=f"{rmse:.3f} and {none:.3f} minutes",
+                )
+            )
+    conditions = (
+        f"{len(splits)} months of samples of yellow taxi, {splits[0]} to {splits[-1]}, each judged "
+        f"after learning from the {LEARNED} before it."
+    )
+    return report("drift", claims, conditions)
 
 
 def trips_of(path: Path) -> Any:

@@ -25,6 +25,7 @@ from sklearn.feature_extraction import DictVectorizer
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
+from report import Claim, report  # noqa: E402
 from trip_duration.features import add_features, read_dataframe  # noqa: E402
 
 CLAIM = 20.0
@@ -108,13 +109,25 @@ def main() -> int:
     parts = ("data", "indices", "indptr")
     equal = all(np.array_equal(getattr(course, p), getattr(expected, p)) for p in parts)
 
-    print(f"{chosen.rows:,} trips ({origin}), median of {chosen.rounds} rounds")
     print(f"{'':34}{'seconds':>9}{'times as fast':>15}")
     print(f"{'DictVectorizer on to_dict(records)':34}{slow:9.3f}{1:15.1f}")
     for preset, quick in medians.items():
         print(f"{f'add_features, {preset}':34}{quick:9.3f}{slow / quick:15.1f}")
     print(f"course gives {'the equal' if equal else 'ANOTHER'} matrix")
-    return 0 if equal and slow / medians["course"] >= CLAIM else 1
+    claims = [
+        Claim(
+            f"add_features, {preset}",
+            slow / quick,
+            "times as fast as DictVectorizer",
+            CLAIM if preset == "course" else None,
+            at_least=True,
+            detail=f"{quick:.2f} s and {slow:.2f} s",
+        )
+        for preset, quick in medians.items()
+    ]
+    claims.append(Claim("course's matrix", float(not equal), "differences from it", 0.0))
+    conditions = f"{chosen.rows:,} trips ({origin}), median of {chosen.rounds} rounds."
+    return report("featurize", claims, conditions)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from report import ROOT, Claim, report
+
 CLAIMS = {"set-up": 90.0, "first make train": 240.0, "second make train": 5.0}  # seconds at most
 # What a machine has besides git, make and Python: a way to its package index.
 KEPT = ("PATH", "PIP_INDEX_URL", "UV_DEFAULT_INDEX", "SSL_CERT_FILE", "PYENV_ROOT", "HTTPS_PROXY")
@@ -40,14 +41,16 @@ def main() -> int:
         )
         changed = {folder: _git(folder, "status", "--porcelain") for folder in (first, second)}
         same = (first / "dvc.lock").read_bytes() == (second / "dvc.lock").read_bytes()
-    print(f"{'':20}{'seconds':>9}{'claimed':>9}")
-    for name, claimed in CLAIMS.items():
-        print(f"{name:20}{measured[name]:9.1f}{claimed:9.0f}")
     print(f"The two clones' dvc.lock: {'the same bytes' if same else 'NOT the same'}.")
     for folder, files in changed.items():
         print(f"git status in {folder.name!r}: {files.strip() or 'clean'}")
-    met = all(measured[name] <= claimed for name, claimed in CLAIMS.items())
-    return 0 if met and same and not any(changed.values()) else 1
+    claims = [Claim(name, measured[name], "s", claimed) for name, claimed in CLAIMS.items()]
+    differing = sum(len(files.splitlines()) for files in changed.values())
+    claims += [
+        Claim("dvc.lock of the two clones", float(not same), "differences", 0.0),
+        Claim("in the clones, against the commit", float(differing), "files that differ", 0.0),
+    ]
+    return report("fresh_clone", claims, "What is committed, with the settings of params.yaml.")
 
 
 def _environment(home: Path, **more: str) -> dict[str, str]:
