@@ -246,7 +246,7 @@ def _section(found: Mapping[str, Any]) -> list[str]:
     )
     versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
     at = f"{found['date']}, commit {found['commit']}, {versions}"
-    return [found["conditions"], "", *_table(rows), "", f"{on}.  ", f"{at}."]
+    return [found["conditions"], "", *_table(rows), "", f"{on}; {at}."]
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
