@@ -71,11 +71,13 @@ def main() -> int:
                 run = child([*command[:3], folder, *command[3:], *given])
                 lines = [json.loads(line) for line in run.output.splitlines()]
                 trials = [(line["seconds"], line["rmse"]) for line in lines]
+                if name != "the course's loop":  # a trial that ends late is over the budget
+                    trials = [trial for trial in trials if trial[0] <= arguments.budget]
                 reached[name].append(trials)
                 best = min((rmse for _, rmse in trials), default=np.inf)
                 last = max((seconds for seconds, _ in trials), default=np.inf)
-                print(f"  seed {seed}, {name}: {len(trials)} whole trials in {last:.0f} s, the ")
-                print(f"    best {best:.3f}; better and better at {steps(trials)}", flush=True)
+                print(f"  seed {seed}, {name}: {len(trials)} whole trials in {last:.0f} s,")
+                print(f"    the best {best:.3f}; ever better at {steps(trials)}", flush=True)
     return told(reached, arguments)
 
 
@@ -83,7 +85,7 @@ def told(reached: dict[str, list[Reached]], arguments: argparse.Namespace) -> in
     """Make claims of what was reached."""
     ours, course = reached["ours"], reached["the course's loop"]
     others = {name: runs for name, runs in reached.items() if name.startswith("Optuna")}
-    easy = statistics.median(min(rmse for _, rmse in trials) for trials in course)
+    easy = statistics.median_high(min(rmse for _, rmse in trials) for trials in course)
     hard = max(
         min((rmse for _, rmse in trials), default=np.inf)
         for runs in [ours, *others.values()]
@@ -105,13 +107,15 @@ def told(reached: dict[str, list[Reached]], arguments: argparse.Namespace) -> in
         times = {name: seconds_to(target, runs) for name, runs in others.items()}
         best = min(times, key=lambda name: times[name])
         mine = seconds_to(target, ours)
+        late = times[best] > arguments.budget  # then it takes the budget at least
+        theirs = arguments.budget if late else times[best]
         claims.append(
             Claim(
                 what=f"ours, to {target:.3f} minutes",
-                value=mine / times[best],
-                unit=f"times {best}",
+                value=mine / theirs,
+                unit=f"times the time of {best}",
                 bound=1.0,
-                detail=f"{mine:.1f} s and {times[best]:.1f} s",
+                detail=f"{mine:.1f} s and {'more than ' if late else ''}{theirs:.1f} s",
             )
         )
     return report(
