@@ -12,14 +12,19 @@ from report import PAGE, ROOT, page
 
 HERE = Path(__file__).resolve().parent
 ALL = (
+    "ingest",
     "featurize",
+    "featurize_stage",
+    "search",
+    "whole",
+    "beyond_memory",
+    "startup",
     "orchestration",
     "fresh_clone",
     "course",
     "accuracy",
     "drift",
     "automl",
-    "startup",
 )
 
 
