@@ -134,7 +134,8 @@ def main() -> int:
             GROWTH,
         )
     )
-    conditions = f"Months of {chosen.trips:,} simulated trips; median of {chosen.rounds} runs, the many once."
+    how = f"median of {chosen.rounds} runs, the many once"
+    conditions = f"Months of {chosen.trips:,} simulated trips; {how}."
     return report("featurize_stage", claims, conditions)
 
 

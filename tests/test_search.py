@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.test_training import rows
 
-from trip_duration import search
+from trip_duration import search, training
 from trip_duration.errors import TripDurationError
 from trip_duration.search import (
     Attempt,
@@ -179,14 +179,15 @@ def test_trial_matrices_give_the_bits_of_binned_ones(
 ) -> None:
     from scipy.sparse import csr_matrix
 
-    monkeypatch.setattr(search, "PLAIN_ROWS", most)
     make = csr_matrix if sparse else np.asarray
     (X, y), (V, y_val) = rows(1, 3_000), rows(2, 500)
     fit, stop = Rows.of(make(X), y, np.arange(3_000) // 100), Rows.of(make(V), y_val)
     roles = Roles(fit=fit, stop=stop, final=fit, calibration=stop)
     attempt = Attempt(0, {"learning_rate": 0.3})
     for sample_rows, learned in ((None, fit), (700, fit.sample(700))):
+        monkeypatch.setattr(training, "PLAIN_ROWS", most)
         mine = trial_matrices(roles, sample_rows=sample_rows, half_life=0.5)
+        monkeypatch.setattr(training, "PLAIN_ROWS", 0)
         all_binned = binned(learned, stop, half_life=0.5)
         assert (mine[0].num_row(), mine[1].num_row()) == (len(learned), 500)
         ended = [run_trial(*pair, attempt, num_boost_round=20) for pair in (mine, all_binned)]

@@ -17,11 +17,10 @@ ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("ingest", "featurize", "search", "train", "evaluate")
 
 # XGBoost's threads wait for each other by spinning. Where another process wants one of their cores,
-# they spin while the one they wait for is not running: a fit of 0.7 s on two cores then took 2 to
-# 25 s, and 1.2 to 1.7 s where threads that wait sleep. Alone, sleeping costs that short fit a
-# third, at most, and a longer one less. The model's bits are the same. A GOMP_SPINCOUNT or an
-# OMP_WAIT_POLICY of the user's own wins.
-THREADS = {"OMP_WAIT_POLICY": "passive"}
+# they spin while the one they wait for is not running: on two cores a fit of 1.7 s took 14.8 s, and
+# 4.4 s where threads sleep once they have spun for a while. Alone it took 1.7 s either way, and
+# 2.0 s where they sleep at once (OMP_WAIT_POLICY=passive). The bits are the same.
+THREADS = {"GOMP_SPINCOUNT": "1000"}
 
 
 def main(arguments: list[str]) -> int:
@@ -32,8 +31,9 @@ def main(arguments: list[str]) -> int:
         return _fail(f"expected one stage, one of {', '.join(STAGES)}; found {names}.")
     sys.path[0] = str(ROOT / "src")
     os.chdir(ROOT)
-    for variable, value in THREADS.items():  # read once, as libgomp is loaded with XGBoost
-        os.environ.setdefault(variable, value)
+    if "OMP_WAIT_POLICY" not in os.environ:  # it sets the count as well, and is the user's own
+        for variable, value in THREADS.items():  # read once, as libgomp is loaded with XGBoost
+            os.environ.setdefault(variable, value)
     from trip_duration.errors import TripDurationError
 
     signal.signal(signal.SIGTERM, _interrupt)

@@ -37,7 +37,7 @@ import pyarrow as pa
 
 from trip_duration.errors import TripDurationError
 from trip_duration.files import sha256
-from trip_duration.training import binned, matrix, train_best_model
+from trip_duration.training import binned, train_best_model
 
 if TYPE_CHECKING:
     import xgboost as xgb
@@ -61,7 +61,6 @@ DIGITS = 6  # significant digits of a suggested value
 # What a fit may still gain, in units of what the last doubling of its rounds gained: 4 if each
 # doubling gains 0.8 times as much as the one before it.
 STILL_TO_GAIN = 4.0
-PLAIN_ROWS = 2_000_000  # more rows to judge on are binned: plain, 31 columns would take 0.5 GB
 XGBOOST_LEARNING_RATE = 0.3  # where the space and the fixed parameters name none
 
 
@@ -324,10 +323,6 @@ def trial_matrices(
 ) -> "tuple[xgb.DMatrix, xgb.DMatrix]":
     """The two matrices that all trials share: rows to learn from, and rows to judge on.
 
-    Trials judge after each round. XGBoost predicts rows that are binned four times as slowly as
-    those in a plain `DMatrix`, to the same bits, and took half of a trial for it. Therefore the
-    rows to judge on are plain, which costs eight bytes a value in place of one.
-
     Parameters
     ----------
     roles : Roles
@@ -342,23 +337,8 @@ def trial_matrices(
     TripDurationError
         If there are no rows to learn from or none to judge on.
     """
-    import xgboost as xgb
-
     learned = roles.fit if sample_rows is None else roles.fit.sample(sample_rows)
-    stop = roles.stop
-    if not len(learned) or not 0 < len(stop) <= PLAIN_ROWS:
-        return binned(learned, stop, **columns)
-    X, minutes, _ = stop.whole
-    if not isinstance(X, np.ndarray):
-        return binned(learned, stop, **columns)
-    plain = xgb.DMatrix(
-        X,
-        label=minutes,
-        feature_names=list(columns["names"]) if columns.get("names") is not None else None,
-        feature_types=list(columns["types"]) if columns.get("types") is not None else None,
-        enable_categorical=True,
-    )
-    return matrix(learned, **columns), plain
+    return binned(learned, roles.stop, **columns)
 
 
 def forecast(best: Sequence[float]) -> float:

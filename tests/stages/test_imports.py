@@ -57,7 +57,7 @@ def waiting(root: Path, **environment: str) -> str:
     """How XGBoost's threads are told to wait when a stage begins, in place of which it is said."""
     code = (
         "import os, sys; sys.path.insert(0, 'src'); from stages import __main__ as entry; "
-        "entry._run = lambda name: print(os.environ.get('OMP_WAIT_POLICY')) or sys.exit(0); "
+        "entry._run = lambda name: print(os.environ.get('GOMP_SPINCOUNT')) or sys.exit(0); "
         "entry.main(['train'])"
     )
     return subprocess.run(
@@ -66,5 +66,6 @@ def waiting(root: Path, **environment: str) -> str:
 
 
 def test_threads_that_wait_sleep_unless_the_user_says_otherwise(root: Path) -> None:
-    assert waiting(root) == "passive"
-    assert waiting(root, OMP_WAIT_POLICY="active") == "active"
+    assert waiting(root) == "1000"
+    assert waiting(root, GOMP_SPINCOUNT="7") == "7"
+    assert waiting(root, OMP_WAIT_POLICY="active") == "None"
