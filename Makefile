@@ -5,7 +5,8 @@ PYTHON ?= python3
 SET ?=
 ARGS ?=
 TRIP ?=
-export SET ARGS TRIP
+EXTRAS ?=
+export SET ARGS TRIP EXTRAS
 
 RUN := $(VENV)/bin/python src/commands
 READY := $(VENV)/.ready
@@ -16,10 +17,12 @@ READY := $(VENV)/.ready
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
-setup: $(READY) ## make the environment (.venv); every other target does it when needed
+setup: $(READY) ## make the environment (.venv); others do it when needed; EXTRAS=dask adds the cluster's packages
 
-$(READY): requirements.txt src/commands/setup.py
+$(READY): $(wildcard requirements*.txt) src/commands/setup.py $(if $(EXTRAS),always)
 	@$(PYTHON) src/commands/setup.py $(VENV)
+
+always:
 
 train: $(READY) ## the whole pipeline, to an evaluated model; SET="key=value …" for one run of other settings
 	@$(RUN) train
@@ -54,7 +57,7 @@ lint: $(READY) ## ruff and mypy
 bench: $(READY) ## measure what the README claims, as ratios; ARGS=course runs one
 	@$(VENV)/bin/python benchmarks $(ARGS)
 
-lock: $(READY) ## resolve requirements.in again into requirements.txt; ARGS=--upgrade takes the newest
+lock: $(READY) ## resolve requirements*.in again into requirements*.txt; ARGS=--upgrade takes the newest
 	@$(RUN) lock
 
 clean: ## remove the environment and all that was computed, caches and MLflow's runs too; commits stay

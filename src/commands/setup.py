@@ -20,28 +20,55 @@ LOCK = ROOT / "requirements.txt"
 
 
 def main(folder: str) -> None:
-    """Make ``folder`` hold the lock file's packages, byte-compiled, and mark it ready."""
+    """Make ``folder`` hold the locked packages, byte-compiled, and mark it ready.
+
+    Extras that are there stay, and those that ``EXTRAS`` names are added: ``EXTRAS=dask`` has
+    requirements-dask.txt installed with requirements.txt, and ``EXTRAS=none`` takes extras away.
+    """
     began = time.time()
     python = suitable_python()
     venv = Path(folder).absolute()
     ready = venv / ".ready"
-    if ready.exists():
-        if ready.read_text() == digest():  # the lock file is only newer, as after a checkout
+    there = ready.read_text() if ready.exists() else ""
+    extras = chosen(os.environ.get("EXTRAS", ""), there)
+    if there:
+        if there == digest(extras):  # the lock file is only newer, as after a checkout
             ready.touch()
             return
         ready.unlink()
     print(f"Making the environment in {folder}, once; about half a minute …", flush=True)
     run([python, "-m", "venv", "--clear", str(venv)], "the virtual environment can't be made")
     inside = str(venv / "bin" / "python")
-    install(inside)
+    install(inside, extras)
     add_source(packages(inside))
-    ready.write_text(digest())
+    ready.write_text(digest(extras))
     print(f"The environment is ready after {time.time() - began:.0f} s.", flush=True)
 
 
-def digest() -> str:
-    """What the environment is made from."""
-    return hashlib.sha256(LOCK.read_bytes()).hexdigest()
+def chosen(asked: str, there: str) -> list:
+    """The extras to install: those asked for and those that are there, or none.
+
+    ``there`` is the text that `digest` gave for the environment as it is, or nothing.
+    """
+    named = [name for name in re.split(r"[\s,]+", asked) if name]
+    known = sorted(path.stem.split("-", 1)[1] for path in ROOT.glob("requirements-*.txt"))
+    for name in named:
+        if name not in [*known, "none"]:
+            sys.exit(f"EXTRAS is {asked!r}: expected {', '.join(known)}, or none to remove them.")
+    if "none" in named:
+        return []
+    return [name for name in known if name in [*named, *there.split()[1:]]]
+
+
+def digest(extras: list) -> str:
+    """What the environment is made from: a digest of the locks, then the names of the extras."""
+    content = b"".join(path.read_bytes() for path in locks(extras))
+    return " ".join([hashlib.sha256(content).hexdigest(), *extras])
+
+
+def locks(extras: list) -> list:
+    """The lock files of an environment with these extras."""
+    return [LOCK, *(LOCK.with_name(f"requirements-{name}.txt") for name in extras)]
 
 
 def suitable_python() -> str:
@@ -61,8 +88,9 @@ def suitable_python() -> str:
     )
 
 
-def install(python: str) -> None:
-    """Install the lock with uv, which is itself locked there; with pip where uv can't."""
+def install(python: str, extras: list) -> None:
+    """Install the locks with uv, which is itself locked there; with pip where uv can't."""
+    files = [str(path) for path in locks(extras)]
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     pip += ["--require-hashes"]
     with tempfile.TemporaryDirectory() as scratch:
@@ -73,9 +101,10 @@ def install(python: str) -> None:
     if "PIP_INDEX_URL" in environment:
         environment.setdefault("UV_DEFAULT_INDEX", environment["PIP_INDEX_URL"])
     sync = [python, "-m", "uv", "pip", "sync", "--quiet", "--require-hashes", "--compile-bytecode"]
-    if subprocess.call([*sync, "--python", python, str(LOCK)], env=environment):
+    if subprocess.call([*sync, "--python", python, *files], env=environment):
         print("uv could not install the lock; trying pip, which takes longer …", flush=True)
-        run([*pip, "-r", str(LOCK)], "the packages of requirements.txt can't be installed")
+        named = [option for file in files for option in ("-r", file)]
+        run([*pip, *named], "the packages of requirements.txt can't be installed")
         subprocess.call([python, "-m", "compileall", "-q", "-j", "0", str(packages(python))])
 
 

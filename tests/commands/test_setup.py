@@ -16,22 +16,59 @@ def test_uv_is_installed_from_the_lock_with_its_hashes() -> None:
     assert sum("--hash=sha256:" in line for line in lines) > 1
 
 
-def test_every_package_is_locked_with_a_hash(root: Path) -> None:
-    text = (root / "requirements.txt").read_text()
+@pytest.mark.parametrize(("name", "least"), [("requirements", 200), ("requirements-dask", 30)])
+def test_every_package_is_locked_with_a_hash(root: Path, name: str, least: int) -> None:
+    text = (root / f"{name}.txt").read_text()
     blocks = re.findall(r"^\S+==.*?(?=^\S|\Z)", text, re.M | re.S)
-    assert len(blocks) > 200
+    assert len(blocks) > least
     assert all("--hash=sha256:" in block for block in blocks)
-    chosen = re.findall(r"^([\w.-]+)==(\S+)", (root / "requirements.in").read_text(), re.M)
+    chosen = re.findall(r"^([\w.-]+)==(\S+)", (root / f"{name}.in").read_text(), re.M)
     for name, version in chosen:
         assert f"{name.replace('.', '-')}=={version}" in text
     assert not re.search(r"^--", text, re.M)  # no index of its own
 
 
-def test_an_environment_that_is_ready_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / ".ready").write_text(setup.digest())
+def test_an_extra_changes_no_package_that_is_there_without_it(root: Path) -> None:
+    def locked(name: str) -> dict[str, str]:
+        text = (root / name).read_text()
+        return dict(re.findall(r"^([\w.-]+)==([^\s;]+)", text, re.M))
+
+    base, extra = locked("requirements.txt"), locked("requirements-dask.txt")
+    shared = base.keys() & extra.keys()
+    assert "prefect" in shared
+    assert {name: extra[name] for name in shared} == {name: base[name] for name in shared}
+    assert {"dask", "distributed", "prefect-dask"} <= extra.keys() - base.keys()
+
+
+@pytest.mark.parametrize("extras", [[], ["dask"]])
+def test_an_environment_that_is_ready_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extras: list[str]
+) -> None:
+    monkeypatch.delenv("EXTRAS", raising=False)
+    (tmp_path / ".ready").write_text(setup.digest(extras))
     (tmp_path / "kept").touch()
     setup.main(str(tmp_path))
     assert (tmp_path / "kept").exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "there", "extras"),
+    [
+        ("", "", []),
+        ("", "digest", []),
+        ("", "digest dask", ["dask"]),
+        ("dask", "digest", ["dask"]),
+        ("dask,dask", "", ["dask"]),
+        ("none", "digest dask", []),
+    ],
+)
+def test_extras_stay_and_are_added(asked: str, there: str, extras: list[str]) -> None:
+    assert setup.chosen(asked, there) == extras
+
+
+def test_an_unknown_extra_is_said() -> None:
+    with pytest.raises(SystemExit, match="EXTRAS is 'dusk': expected dask, or none to remove"):
+        setup.chosen("dusk", "")
 
 
 def test_the_package_is_found_from_any_folder(tmp_path: Path) -> None:
