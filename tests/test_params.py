@@ -42,6 +42,17 @@ def test_the_committed_settings_are_right(root: Path) -> None:
         ("data.train=[2024-04]", "2024-04 is in data.train and data.test"),
         ("data.test=[2024-05, 2024-05]", "2024-05 is in data.test twice"),
         ("data.train=[2024-05]", "must follow those of data.train"),
+        (
+            "engine.dask_scheduler=10.0.0.5:8786",
+            "engine.dask_scheduler is no address of a scheduler: expected one like tcp://",
+        ),
+        ("engine.dask_scheduler=tcp://me:word@host:8786", "is no address of a scheduler"),
+        ("engine.dask_scheduler=tcp://host:99999", "is no address of a scheduler"),
+        ("engine.storage=bucket/folder", "engine.storage is no URL: expected one like s3://"),
+        ("engine.storage=s3://me:word@host/x", "credentials come from the environment"),
+        ("engine.storage=memory://x", "which each process has for itself"),
+        ("engine.distributed_training=true", "engine.runner is local: set engine.runner=dask"),
+        ("engine.workers=0", "engine.workers is 0: expected a number greater than or equal to 1."),
         ("data.taxi=red", "data.taxi is 'red': expected 'yellow', 'green', 'fhv' or 'fhvhv'."),
         (
             "data.source=trips.parquet",
@@ -192,3 +203,19 @@ def test_a_model_that_learned_from_validation_is_judged_on_test_alone(text: str)
     _, chosen = params.override(text, {"train.refit": True})
     assert chosen.judged == ["test"]
     assert params.override(text, {})[1].judged == ["validation", "test"]
+
+
+@pytest.mark.parametrize(
+    "address", ["tcp://10.0.0.5:8786", "tls://scheduler.example.org:1", "tcp://[::1]:8786"]
+)
+def test_addresses_of_schedulers_are_taken(text: str, address: str) -> None:
+    taken = {"engine.dask_scheduler": address, "engine.storage": "s3://bucket/folder"}
+    assert params.override(text, taken)[1].engine.dask_scheduler == address
+
+
+@pytest.mark.parametrize("where", ["dask_scheduler=tcp", "storage=s3"])
+def test_a_password_in_a_url_is_not_said_again(text: str, where: str) -> None:
+    changes = params.parse_overrides(f"engine.{where}://me:word@host:1/x")
+    with pytest.raises(SettingsError) as caught:
+        params.override(text, changes)
+    assert "word@" not in str(caught.value)

@@ -67,10 +67,14 @@ def _run(name: str) -> None:
     from trip_duration import orchestration, params
 
     settings = params.load()
+    if orchestration.uses_cluster(name, settings):
+        from trip_duration import cluster
+
+        cluster.check(settings.engine)  # before a server is started in vain
     orchestration.begin(ROOT)
     stage = imported(name)
     orchestration.ready()
-    getattr(stage, name)(settings)
+    orchestration.run(getattr(stage, name), settings, ROOT)
 
 
 def imported(name: str) -> ModuleType:

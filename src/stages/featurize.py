@@ -11,7 +11,7 @@ from trip_duration.baselines import Baselines
 from trip_duration.features import FeatureBuilder
 from trip_duration.files import write_json, write_parquet
 from trip_duration.geometry import projected
-from trip_duration.orchestration import stage_flow, task
+from trip_duration.orchestration import mapped, stage_flow, task
 from trip_duration.params import Params
 from trip_duration.trips import month_paths
 
@@ -52,9 +52,20 @@ def learn_baselines(params: Params) -> Baselines:
 @task
 def write_month(params: Params, builder: FeatureBuilder, split: str, number: int) -> None:
     """Write the features of a split's month, the ``number``-th from 0."""
-    trips = month_paths(params.data, split)[number]
+    [trips] = read_by(params, builder, split, number)
+    [features] = written_by(params, builder, split, number)
     tables = builder.transform_month(trips, training=number if split == "train" else None)
-    write_parquet(tables, month_paths(params.data, split, FEATURES / split)[number], builder.schema)
+    write_parquet(tables, features, builder.schema)
+
+
+def read_by(params: Params, builder: FeatureBuilder, split: str, number: int) -> list[Path]:
+    """The file that `write_month` reads."""
+    return [month_paths(params.data, split)[number]]
+
+
+def written_by(params: Params, builder: FeatureBuilder, split: str, number: int) -> list[Path]:
+    """The file that `write_month` writes."""
+    return [month_paths(params.data, split, FEATURES / split)[number]]
 
 
 @task
@@ -72,9 +83,12 @@ def featurize(params: Params) -> None:
     """data/features, models/features.json and models/baselines.json."""
     shutil.rmtree(FEATURES, ignore_errors=True)  # months that are no longer asked for
     builder = learn(params)
-    for split in SPLITS:
-        for number in range(len(getattr(params.data, split))):
-            write_month(params, builder, split, number)
+    months = [
+        (params, builder, split, number)
+        for split in SPLITS
+        for number in range(len(getattr(params.data, split)))
+    ]
+    mapped(write_month, months, reads=read_by, writes=written_by)
     look_for_leaks(params)
     write_json(builder.to_json(), "models/features.json")
     write_json(learn_baselines(params).to_json(), "models/baselines.json")

@@ -1,28 +1,38 @@
 """Stage 3: search the booster's parameters on trips that are held out for it."""
 
 import shutil
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from trip_duration import tracking
 from trip_duration.features import FeatureBuilder
 from trip_duration.files import read_json, sha256, write_csv, write_json
-from trip_duration.orchestration import stage_flow, table, task
+from trip_duration.orchestration import on_cluster, stage_flow, table, task
 from trip_duration.params import Params
 from trip_duration.search import (
+    Attempt,
     Journal,
     SearchResult,
     Trial,
     journal_path,
+    run_trial,
     train_model_search,
     trial_matrices,
 )
 from trip_duration.splits import FEATURES, read_roles
 from trip_duration.trips import month_paths
 
+if TYPE_CHECKING:
+    import xgboost as xgb
+
 CACHE = Path(".cache/matrices")
+BUILDER = Path("models/features.json")
+_building = threading.Lock()
+_built: "dict[str, tuple[xgb.DMatrix, xgb.DMatrix]]" = {}  # on a worker: the last search's
 
 
 def settings_of(params: Params) -> dict[str, Any]:
@@ -36,9 +46,49 @@ def settings_of(params: Params) -> dict[str, Any]:
     }
 
 
+def matrices_of(params: Params) -> "tuple[xgb.DMatrix, xgb.DMatrix]":
+    """What all trials share."""
+    builder = FeatureBuilder.from_json(read_json(BUILDER))
+    return trial_matrices(
+        read_roles(params, builder),
+        sample_rows=params.search.sample_rows,
+        names=builder.columns,
+        types=builder.feature_types,
+        half_life=params.train.half_life,
+        max_bin=params.search.max_bin or params.train.max_bin,
+        rows_in_memory=params.train.rows_in_memory,
+        cache=CACHE,
+    )
+
+
+def read_by(params: Params, *_: object) -> list[Path]:
+    """The files that `matrices_of` reads."""
+    splits = ("train", "validation")
+    return [p for s in splits for p in month_paths(params.data, s, f"{FEATURES}/{s}")] + [BUILDER]
+
+
+def built_here(params: Params, search: str) -> "tuple[xgb.DMatrix, xgb.DMatrix]":
+    """`matrices_of`, made once in each of a worker's processes for all trials of a search."""
+    with _building:
+        if search not in _built:
+            _built.clear()
+            _built[search] = matrices_of(params)
+        return _built[search]
+
+
 @task
-def run_trials(params: Params, journal: Journal) -> SearchResult:
-    """Run the trials, with a progress bar, each logged to MLflow as it ends."""
+def try_elsewhere(params: Params, attempt: Attempt, search: str) -> Trial:
+    """Run a trial on a worker; ``search`` tells the files and settings of searches apart."""
+    settings = settings_of(params)
+    taken = ("num_boost_round", "early_stopping_rounds", "seed", "max_bin", "device")
+    how = {name: settings[name] for name in taken}
+    return run_trial(*built_here(params, search), attempt, **how)
+
+
+@task
+def run_trials(params: Params, path: Path) -> SearchResult:
+    """Run the trials, with a progress bar, each journalled at ``path`` and logged to MLflow."""
+    journal = Journal(path)  # made here: what a task is given goes to the workers of a cluster
     with (
         tracking.search_run(
             f"search {params.data.span}",
@@ -64,18 +114,21 @@ def run_trials(params: Params, journal: Journal) -> SearchResult:
             bar.set_postfix_str(f"best RMSE {best:.4f} min", refresh=False)
             bar.update()
 
-        builder = FeatureBuilder.from_json(read_json("models/features.json"))
-        pair = trial_matrices(
-            read_roles(params, builder),
-            sample_rows=params.search.sample_rows,
-            names=builder.columns,
-            types=builder.feature_types,
-            half_life=params.train.half_life,
-            max_bin=params.search.max_bin or params.train.max_bin,
-            rows_in_memory=params.train.rows_in_memory,
-            cache=CACHE,
+        cluster = on_cluster()
+        elsewhere = None
+        if cluster is not None:
+
+            def elsewhere(attempts: Sequence[Attempt]) -> Iterator[Trial]:
+                items = [(params, attempt, path.stem) for attempt in attempts]
+                return (trial for _, trial in cluster.map(try_elsewhere, items, reads=read_by))
+
+        found = train_model_search(
+            *(matrices_of(params) if cluster is None else (None, None)),
+            journal=journal,
+            on_trial=finished,
+            run=elsewhere,
+            **settings_of(params),
         )
-        found = train_model_search(*pair, journal=journal, on_trial=finished, **settings_of(params))
         if found.best and found.best.loss is not None:
             log.finish({"rmse": found.best.loss, "best_trial": found.best.number})
     return found
@@ -87,13 +140,11 @@ def search(params: Params) -> None:
     shutil.rmtree(CACHE, ignore_errors=True)  # what a killed run left
     chosen = params.train
     divided = [chosen.stop_on, chosen.stop_days, chosen.half_life, chosen.sample_rows]
-    splits = ("train", "validation")
-    read = [p for s in splits for p in month_paths(params.data, s, f"{FEATURES}/{s}")]
     digests = [
-        *(sha256(p) for p in [*read, Path("models/features.json")]),
+        *(sha256(path) for path in read_by(params)),
         repr([*divided, params.search.sample_rows, params.intervals]),
     ]
-    journal = Journal(journal_path(Path(".cache/search"), settings_of(params), digests))
+    journal = journal_path(Path(".cache/search"), settings_of(params), digests)
     result = run_trials(params, journal)
     write_csv(result.table(), "search/trials.csv")
     best = result.best
@@ -106,4 +157,4 @@ def search(params: Params) -> None:
         "search/best_params.json",
     )
     table("trials", result.leaderboard(), "The ten best trials, the best first.")
-    journal.remove()
+    Journal(journal).remove()

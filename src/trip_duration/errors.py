@@ -24,6 +24,11 @@ class SourceError(TripDurationError):
         Seconds that the server asked us to wait, where it did.
     status : int or None
         The HTTP status that it answered with, where it did.
+
+    Attributes
+    ----------
+    month : str or None
+        Which month it was, where that is known.
     """
 
     def __init__(
@@ -38,3 +43,4 @@ class SourceError(TripDurationError):
         self.transient = transient
         self.retry_after = retry_after
         self.status = status
+        self.month: str | None = None

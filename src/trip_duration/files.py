@@ -9,6 +9,7 @@ the same bytes under one lock file.
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ __all__ = [
     "read_json",
     "remove_temporary",
     "sha256",
+    "unique_temporaries",
     "write_bytes",
     "write_csv",
     "write_json",
@@ -33,6 +35,7 @@ __all__ = [
 
 ROW_GROUP = 1 << 18  # rows; a reader that streams holds one group of each column
 _TEMPORARY = ".partial"
+_unique = False
 
 T = TypeVar("T")
 
@@ -41,11 +44,13 @@ T = TypeVar("T")
 def atomic(path: str | Path) -> Iterator[Path]:
     """Give a temporary path that becomes ``path`` if the block succeeds and vanishes if not.
 
-    The name is the same for every run, so a run after a kill overwrites what the kill left.
+    The name is the same for every run, so a run after a kill overwrites what the kill left;
+    unless `unique_temporaries` was called, where `remove_temporary` is left to clean up.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}{_TEMPORARY}")
+    own = f".{uuid.uuid4().hex}" if _unique else ""
+    temporary = target.with_name(f".{target.name}{own}{_TEMPORARY}")
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -55,6 +60,15 @@ def atomic(path: str | Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def unique_temporaries() -> None:
+    """From here on, give this process's temporary files names that no other writer has.
+
+    For a worker of a cluster: one that was thought to be dead may still write the same file.
+    """
+    global _unique
+    _unique = True
 
 
 def _sync_folder(folder: Path) -> None:

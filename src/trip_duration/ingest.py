@@ -39,6 +39,7 @@ __all__ = [
     "fetch",
     "fetch_zones",
     "ingest_month",
+    "is_local",
     "ledger_rows",
     "remove_others",
     "summary",
@@ -84,7 +85,8 @@ def _made_from(
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def _is_local(data: Data) -> bool:
+def is_local(data: Data) -> bool:
+    """Whether the months are files of this machine's, which nothing needs to fetch."""
     source = data.source.removeprefix("file://")
     return source not in ("simulated", "tlc") and "://" not in source
 
@@ -100,7 +102,7 @@ def current(
     if not (path.exists() and _ledger_path(path).exists()):
         return None
     ledger = read_json(_ledger_path(path))
-    local = fetch(data, month, path.parent) if _is_local(data) else None
+    local = fetch(data, month, path.parent) if is_local(data) else None
     raw = sha256(local) if local else None
     same = ledger.get("made_from") == _made_from(data, clean, seed, month, raw, zones)
     return ledger if same and ledger.get("sha256") == sha256(path) else None
@@ -111,7 +113,7 @@ def any_changed(data: Data, folder: Path) -> bool:
 
     Of months that come over a network or are drawn, nothing is asked, and of missing ones neither.
     """
-    if not _is_local(data):
+    if not is_local(data):
         return False
     for month in data.months:
         ledger = _ledger_path(trips.month_path(folder, data.taxi, month))
@@ -248,7 +250,7 @@ def ingest_month(
     path = trips.month_path(folder, data.taxi, month)
     kept = table.num_rows
     with ThreadPoolExecutor(1) as pool:  # has hashed the file before the trips are in order
-        local = pool.submit(sha256, raw) if raw is not None and _is_local(data) else None
+        local = pool.submit(sha256, raw) if raw is not None and is_local(data) else None
         write_parquet(_sorted(table), path, trips.SCHEMA, encodings=_ENCODINGS)
         digest = local.result() if local else None
     ledger = {

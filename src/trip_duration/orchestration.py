@@ -27,7 +27,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -40,17 +40,25 @@ if TYPE_CHECKING:
     import psutil
     from prefect import Flow
 
+    from trip_duration.cluster import Cluster
+    from trip_duration.params import Params
+
 __all__ = [
     "Server",
     "begin",
     "environment",
     "fetching",
+    "keep_console_clean",
+    "mapped",
     "markdown",
+    "on_cluster",
     "ready",
+    "run",
     "serve",
     "stage_flow",
     "table",
     "task",
+    "uses_cluster",
     "waiting_as_asked",
 ]
 
@@ -83,6 +91,7 @@ IDLE_SERVICES = (
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 _log = logging.getLogger(__name__)
 _server: "Server | None" = None  # the one that this process uses
+_cluster: "Cluster | None" = None  # the one that runs this stage's tasks
 
 
 @dataclass(frozen=True)
@@ -252,7 +261,7 @@ def stage_flow(
     from prefect import flow
     from prefect.runtime import flow_run
 
-    _keep_console_clean()
+    keep_console_clean()
 
     def run_name() -> str:
         arguments = flow_run.parameters
@@ -277,6 +286,80 @@ def task(function: Callable[..., Any] | None = None, **options: Any) -> Any:
 
     decorate = prefect.task(cache_policy=NO_CACHE, persist_result=False, **options)
     return decorate if function is None else decorate(function)
+
+
+def uses_cluster(name: str, params: "Params") -> bool:
+    """Whether a stage has work for a cluster, and the settings name one."""
+    stages = {"ingest", "featurize", "search"}
+    stages |= {"train"} if params.engine.distributed_training else set()
+    return params.engine.runner == "dask" and name in stages
+
+
+def run(flow: Any, params: "Params", root: str | Path) -> None:
+    """Run a stage's flow, its tasks by the runner that ``engine.runner`` names.
+
+    Parameters
+    ----------
+    flow : Flow
+        As `stage_flow` made it.
+    params : Params
+        Its one argument.
+    root : str or Path
+        The repository's folder.
+    """
+    global _cluster
+    if not uses_cluster(flow.name, params):
+        flow(params)
+        return
+    from trip_duration import cluster
+
+    with cluster.opened(params.engine, root) as _cluster:
+        try:
+            flow.with_options(task_runner=_cluster.task_runner())(params)
+        finally:
+            _cluster = None
+
+
+def on_cluster() -> "Cluster | None":
+    """The cluster that runs this stage's tasks, if one does."""
+    return _cluster
+
+
+def mapped(
+    task: Any,
+    items: Sequence[tuple],
+    *,
+    reads: Callable[..., Iterable[Path]] | None = None,
+    writes: Callable[..., Iterable[Path]] | None = None,
+) -> list[Any]:
+    """Run a task for each item: one after another here, or side by side on the cluster.
+
+    Parameters
+    ----------
+    task : prefect.Task
+        As `task` made it.
+    items : sequence of tuple
+        Its arguments.
+    reads, writes : callable, optional
+        Take the same arguments and give the paths of the files that the task reads and writes, for
+        workers that do not see this folder.
+
+    Returns
+    -------
+    list
+        Results in the order of the items.
+    """
+    if _cluster is None:
+        return [task(*item) for item in items]
+    from trip_duration.files import remove_temporary
+
+    try:
+        found = dict(_cluster.map(task, items, reads=reads, writes=writes))
+    finally:
+        written = [path for item in items for path in (writes(*item) if writes else ())]
+        for folder in sorted({path.parent for path in written}):
+            remove_temporary(folder)  # of workers that were killed
+    return [found[number] for number in range(len(items))]
 
 
 def fetching(attempts: int = 5, seconds: float = 2.0) -> dict[str, Any]:
@@ -380,7 +463,8 @@ class _Unsaid(logging.Filter):
         )
 
 
-def _keep_console_clean() -> None:
+def keep_console_clean() -> None:
+    """Keep from the console what Prefect says of errors that a stage says itself."""
     from prefect.logging.handlers import PrefectConsoleHandler
 
     for handler in logging.getLogger().handlers:

@@ -23,6 +23,7 @@ __all__ = [
     "DISTRIBUTIONS",
     "Clean",
     "Data",
+    "Engine",
     "Features",
     "Intervals",
     "Params",
@@ -275,7 +276,8 @@ class Search(_Settings):
                 where = f"search.points_to_evaluate[{number}].{name}"
                 if name not in self.space:
                     raise ValueError(
-                        f"{where} is not searched: {_closest(name, frozenset(self.space))}"
+                        f"search.points_to_evaluate[{number}] has {name!r}, which is not searched: "
+                        f"{_closest(name, frozenset(self.space))}"
                     )
                 _check_value(where, name, value)
                 _check_within(where, value, self.space[name])
@@ -315,6 +317,55 @@ class Intervals(_Settings):
     calibration_every: Annotated[int, Field(ge=2, le=28)]
 
 
+class Engine(_Settings):
+    """Where the work is done."""
+
+    runner: Literal["local", "dask"]
+    dask_scheduler: str | None
+    workers: Annotated[int, Field(ge=1, le=1024)]
+    distributed_training: bool
+    storage: str | None
+
+    @model_validator(mode="after")
+    def _addresses(self) -> "Engine":
+        if self.dask_scheduler is not None:
+            # No user and no password: what is refused is not repeated, it may hold one.
+            host = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)"
+            found = re.fullmatch(rf"(?:tcp|tls)://{host}:(\d{{1,5}})", self.dask_scheduler)
+            if not found or not 0 < int(found[2]) < 65_536:
+                raise ValueError(
+                    "engine.dask_scheduler is no address of a scheduler: expected one like "
+                    "tcp://10.0.0.5:8786 (or tls://…), or null for a cluster on this machine."
+                )
+        if self.storage is not None:
+            kind, apart, rest = self.storage.partition("://")
+            if not apart or not re.fullmatch(r"[a-z][a-z0-9+.-]*", kind) or not rest.strip("/"):
+                raise ValueError(
+                    "engine.storage is no URL: expected one like s3://bucket/folder or "
+                    "file:///mnt/shared, or null where all workers see this folder."
+                )
+            if "@" in rest or "?" in rest:
+                raise ValueError(
+                    "engine.storage holds a user, a password or a query: expected the plain URL; "
+                    "credentials come from the environment, as the store's own tools read them."
+                )
+            if kind == "memory":
+                raise ValueError(
+                    "engine.storage is in memory://, which each process has for itself: expected "
+                    "a URL that all workers reach, like s3://bucket/folder."
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _distributed(self) -> "Engine":
+        if self.distributed_training and self.runner != "dask":
+            raise ValueError(
+                f"engine.distributed_training is true and engine.runner is {self.runner}: set "
+                "engine.runner=dask, or engine.distributed_training=false."
+            )
+        return self
+
+
 class Params(_Settings):
     """All of ``params.yaml``."""
 
@@ -325,6 +376,7 @@ class Params(_Settings):
     search: Search
     train: Train
     intervals: Intervals
+    engine: Engine
 
     @property
     def judged(self) -> list[str]:

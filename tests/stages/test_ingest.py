@@ -2,18 +2,23 @@
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from trip_duration.errors import SourceError
 
 
-def failing(status: int) -> Any:
-    def fetch(*_: object) -> Path:
-        raise SourceError("refused", transient=True, status=status)
+def test_a_month_that_cannot_be_fetched_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from stages import ingest
 
-    return fetch
+    def fetch(*_: object) -> Path:
+        raise SourceError("refused", status=500)
+
+    monkeypatch.setattr(ingest.months, "fetch", fetch)
+    params = SimpleNamespace(data=None)
+    with pytest.raises(SourceError, match="refused") as caught:
+        ingest.write_month.fn(params, "2021-01", None, None)
+    assert caught.value.month == "2021-01"
 
 
 @pytest.mark.parametrize(
@@ -24,13 +29,12 @@ def failing(status: int) -> Any:
         ("https://example.org/{year}-{month}.parquet", 403, "refused"),
     ],
 )
-def test_tlcs_403_is_explained(
-    monkeypatch: pytest.MonkeyPatch, source: str, status: int, said: str
-) -> None:
+def test_tlcs_403_is_explained(source: str, status: int, said: str) -> None:
     from stages import ingest
 
-    monkeypatch.setattr(ingest, "fetch_month", failing(status))
+    error = SourceError("refused", transient=True, status=status)
+    error.month = "2021-01"
     params = SimpleNamespace(data=SimpleNamespace(source=source, taxi="green"))
-    with pytest.raises(SourceError, match=said) as caught:
-        ingest.bring(params, "2021-01")
-    assert ("2021-01" in str(caught.value)) == (said == "two months late")
+    found = str(ingest.explained(params, error))
+    assert said in found
+    assert ("2021-01" in found) == (said == "two months late")
