@@ -10,7 +10,7 @@ import xgboost as xgb
 from trip_duration.features import FeatureBuilder
 from trip_duration.files import read_json, write_csv, write_json
 from trip_duration.intervals import Calibration, calibrate, train_quantiles
-from trip_duration.orchestration import stage_flow, task
+from trip_duration.orchestration import on_cluster, stage_flow, task
 from trip_duration.params import Params
 from trip_duration.splits import FEATURES, Rows, read_roles
 from trip_duration.training import (
@@ -35,6 +35,11 @@ def fit_model(params: Params, found: dict[str, Any]) -> tuple[xgb.Booster, Fit]:
     """The model: what the search found, and what train.params sets over it."""
     chosen = params.train
     builder = FeatureBuilder.from_json(read_json("models/features.json"))
+    cluster = on_cluster()
+    if cluster is not None:
+        from trip_duration import distributed_training
+
+        return distributed_training.train_model(cluster, params, builder, found)
     return train_model(
         read_roles(params, builder),
         {**found, **chosen.params},

@@ -32,7 +32,9 @@ __all__ = [
     "calibrates",
     "days",
     "divide",
+    "divide_by",
     "read_roles",
+    "thinning",
     "weigher",
 ]
 
@@ -220,9 +222,20 @@ def read_roles(params: "Params", builder: "FeatureBuilder", folder: str | Path =
         month_paths(params.data, split, Path(folder) / split) for split in ("train", "validation")
     )
     train = Rows.read(learned, builder)
-    if params.train.sample_rows and len(train) > params.train.sample_rows:
-        train = Rows.read(learned, builder, every=-(-len(train) // params.train.sample_rows))
+    every = thinning(len(train), params.train.sample_rows)
+    if every > 1:
+        train = Rows.read(learned, builder, every=every)
     validation = Rows.read(judged, builder)
+    return divide_by(params, train, validation)
+
+
+def thinning(trips: int, sample_rows: int | None) -> int:
+    """Of so many trips, every how many to read, so that about `sample_rows` are left."""
+    return max(-(-trips // sample_rows), 1) if sample_rows else 1
+
+
+def divide_by(params: "Params", train: Rows, validation: Rows) -> Roles:
+    """`divide` by the settings."""
     return divide(
         train,
         validation,

@@ -26,7 +26,9 @@ __all__ = [
     "COURSE_ROUNDS",
     "Fit",
     "binned",
+    "boost",
     "booster_params",
+    "level_of",
     "load_booster",
     "matrices",
     "matrix",
@@ -376,8 +378,27 @@ def _boost(
             "install xgboost in place of xgboost-cpu, as the README says."
         )
     complete = booster_params(params, seed=seed, nthread=nthread, max_bin=max_bin, device=device)
+    return boost(lambda given: xgb.train(given, train, verbose_eval=False, **how), params, complete)
+
+
+def boost(
+    train: Callable[[dict[str, Any]], Any], params: dict[str, Any], complete: dict[str, Any]
+) -> Any:
+    """Train; where XGBoost refuses the parameters, its reason becomes a sentence.
+
+    Parameters
+    ----------
+    train : callable
+        Takes the complete parameters; what it returns is given back.
+    params : dict
+        Those that were chosen, to name in the sentence.
+    complete : dict
+        As `booster_params` gives them.
+    """
+    import xgboost as xgb
+
     try:
-        return xgb.train(complete, train, verbose_eval=False, **how)
+        return train(complete)
     except xgb.core.XGBoostError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = next((line for line in lines if "rror" in line), lines[0]).split("] ")[-1]
@@ -452,18 +473,25 @@ def train_model(
         **pinned,
     )
     booster = fit.booster
-    level = 1.0
-    if level_days is not None:
-        late = roles.stop.on(lambda day: day > roles.stop.days[-1] - level_days)
-        said = np.concatenate([predict(booster, part.X, types) for part in late])
-        level = recent_level(late.whole.minutes, said)
+    level = level_of(booster, roles.stop, level_days, types)
     if roles.final is not roles.fit or num_parallel_tree > 1:
         del learned, held_out
         params = {"num_parallel_tree": num_parallel_tree, **params}
         booster = train_for_rounds(matrix(roles.final, **columns), params, fit.rounds, **pinned)
-    if level_days is not None:
+    if level is not None:
         booster.set_attr(level=repr(level))
     return booster, fit
+
+
+def level_of(
+    booster: "xgb.Booster", stop: Rows, level_days: int | None, types: Sequence[str] | None
+) -> float | None:
+    """The `recent_level` of so many last days of the rows that stop; None without a number."""
+    if level_days is None:
+        return None
+    late = stop.on(lambda day: day > stop.days[-1] - level_days)
+    said = np.concatenate([predict(booster, part.X, types) for part in late])
+    return recent_level(late.whole.minutes, said)
 
 
 def predict(
