@@ -13,6 +13,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -97,26 +98,36 @@ class Run:
     output: str
 
 
+# A process begins with the peak of the one that started it, so a small one starts those we measure.
+_LAUNCHER = """
+import os, sys
+kept, *arguments = sys.argv[1:]
+_, status, usage = os.wait4(os.spawnvp(os.P_NOWAIT, arguments[0], arguments), 0)
+with open(kept, "w") as file:
+    file.write(str(usage.ru_maxrss))
+sys.exit(max(os.waitstatus_to_exitcode(status), -1) % 256)
+"""
+
+
 def child(arguments: Sequence[str | Path], **environment: str) -> Run:
     """Run a process and measure it; one that fails ends the benchmark with its words."""
-    began = time.perf_counter()
-    process = subprocess.Popen(
-        [str(argument) for argument in arguments],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | environment,
-        cwd=ROOT,
-    )
-    assert process.stdout
-    with process.stdout:
-        output = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - began
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        sys.exit(f"{arguments} failed:\n{output}")
-    divisor = 1 << 20 if sys.platform == "darwin" else 1 << 10
-    return Run(seconds, usage.ru_maxrss / divisor, output)
+    words = [str(argument) for argument in arguments]
+    with tempfile.TemporaryDirectory() as scratch:
+        kept = Path(scratch) / "peak"
+        began = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-IS", "-c", _LAUNCHER, str(kept), *words],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | environment,
+            cwd=ROOT,
+            check=False,
+        )
+        seconds = time.perf_counter() - began
+        if done.returncode:
+            sys.exit(f"{words} failed:\n{done.stdout}")
+        peak = int(kept.read_text())
+    return Run(seconds, peak / (1 << (20 if sys.platform == "darwin" else 10)), done.stdout)
 
 
 def in_turns(sides: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[Any]]:

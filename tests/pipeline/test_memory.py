@@ -1,19 +1,19 @@
 """Memory: a small version of benchmarks/beyond_memory.py."""
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from tests.test_leaks import city
 
+import report
 from trip_duration.files import write_parquet
 
 MONTHS = (2, 12)
 TRIPS = 80_000
 
 CHILD = """
-import resource, sys
+import sys
 from pathlib import Path
 from trip_duration.baselines import Baselines
 from trip_duration.features import FeatureBuilder
@@ -30,7 +30,7 @@ Baselines.fit([month] * count)
 rows = Rows.read(made, builder)
 bins = matrix(rows, half_life=0.6, rows_in_memory=int(sys.argv[4]), cache=folder / "cache")
 train_for_rounds(bins, {"max_depth": 3}, 2)
-print(len(rows), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(len(rows))
 """
 
 
@@ -44,17 +44,10 @@ def month(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def peak(month: Path, folder: Path, count: int, rows_in_memory: int) -> tuple[int, float]:
     """Rows, and the most megabytes that the process had."""
     folder.mkdir()
-    arguments = [month, folder, count, rows_in_memory]
-    done = subprocess.run(
-        [sys.executable, "-c", CHILD, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=200,
-        env={"PYTHONPATH": str(Path(__file__).parents[2] / "src")},
-    )
-    rows, size = map(int, done.stdout.split())
-    return rows, size / (1 << (20 if sys.platform == "darwin" else 10))
+    arguments = map(str, [month, folder, count, rows_in_memory])
+    source = str(Path(__file__).parents[2] / "src")
+    run = report.child([sys.executable, "-c", CHILD, *arguments], PYTHONPATH=source)
+    return int(run.output), run.peak
 
 
 def test_memory_does_not_grow_with_the_months(month: Path, tmp_path: Path) -> None:
