@@ -1,10 +1,9 @@
 """What the stage featurize takes a row, at one million rows and at fifty, and what memory it has.
 
-A month of a million simulated trips stands for each training month: it is read, and its features
-are made and written, as often as there are months. The stage's parts are run as it runs them, in a
-process without Prefect: fit, the training months with cross-fitted encodings, a validation month of
-as many trips, the look for leaks, and the baselines. `metered` needs no encodings, so its columns
-are measured with all encodings beside them as well.
+Months of a million simulated trips. The stage's parts are run as it runs them, in a process without
+Prefect: fit, the training months with cross-fitted encodings, a validation month of as many trips,
+the look for leaks, and the baselines. `metered` needs no encodings, so its columns are measured
+with all encodings beside them as well.
 """
 
 import argparse
@@ -20,7 +19,11 @@ from report import ROOT, Claim, Run, child, in_turns, report
 sys.path.insert(0, str(ROOT / "src"))
 
 CLAIMED, GROWTH = 2.0, 100.0  # µs a row, and MB from the few months to the many
-MONTHS = ("2024-01", "2024-02")
+
+
+def months_from(count: int) -> list[str]:
+    """So many months from 2020-01 on."""
+    return [f"{2020 + number // 12}-{number % 12 + 1:02d}" for number in range(count)]
 
 
 def drawn(month: str, trips: int) -> Path:
@@ -51,7 +54,7 @@ def work(months: int, trips: int, encodings: bool) -> dict[str, Any]:
     from trip_duration.geometry import projected
     from trip_duration.sources import simulated
 
-    first, last = (drawn(month, trips) for month in MONTHS)
+    *learned_from, last = (drawn(month, trips) for month in months_from(months + 1))
     zones = simulated.city(42).zones()
     places = projected(*(zones[name].to_numpy() for name in ("zone", "longitude", "latitude")))
     learned = [name for name in CATALOGUE if name.endswith(("_minutes", "_residual", "_distance"))]
@@ -64,21 +67,21 @@ def work(months: int, trips: int, encodings: bool) -> dict[str, Any]:
         spent[name], began = time.perf_counter() - began, time.perf_counter()
 
     with tempfile.TemporaryDirectory(dir=ROOT / ".cache") as scratch:
-        builder = FeatureBuilder.fit([first] * months, places=places, **chosen)
+        builder = FeatureBuilder.fit(learned_from, places=places, **chosen)
         lap("fit")
-        made = Path(scratch) / "train.parquet"
-        for number in range(months):
-            tables = builder.transform_month(first, training=number)
-            write_parquet(tables, made, builder.schema)
+        made = [Path(scratch) / path.name for path in learned_from]
+        for number, (path, target) in enumerate(zip(learned_from, made, strict=True)):
+            tables = builder.transform_month(path, training=number)
+            write_parquet(tables, target, builder.schema)
         unseen = Path(scratch) / "validation.parquet"
         write_parquet(builder.transform_month(last), unseen, builder.schema)
         lap("features")
-        features = {"train": [made] * months, "validation": [unseen]}
-        leaks.check(features, {"train": [first] * months, "validation": [last]})
+        features = {"train": made, "validation": [unseen]}
+        leaks.check(features, {"train": learned_from, "validation": [last]})
         lap("leaks")
-        Baselines.fit([first] * months)
+        Baselines.fit(learned_from)
         lap("baselines")
-    rows = months * pq.read_metadata(first).num_rows + pq.read_metadata(last).num_rows
+    rows = sum(pq.read_metadata(path).num_rows for path in [*learned_from, last])
     return {"rows": rows, **spent}
 
 
@@ -94,7 +97,7 @@ def main() -> int:
     if chosen.work:
         print(json.dumps(work(chosen.months[0], chosen.trips, chosen.encodings)))
         return 0
-    for month in MONTHS:
+    for month in months_from(max(chosen.months) + 1):
         drawn(month, chosen.trips)
 
     def run(months: int, *flags: str) -> Run:

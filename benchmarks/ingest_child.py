@@ -179,7 +179,7 @@ def polars(source: Path, folder: Path) -> Result:
 
 
 def course(source: Path, folder: Path) -> Result:
-    """What the course's notebook does, in other words: durations one by one, zones as text.
+    """What the course's notebook does: durations one by one, zones and their pairs as text.
 
     It neither sorts nor writes, and counts only what it drops.
     """
@@ -193,6 +193,7 @@ def course(source: Path, folder: Path) -> Result:
     frame = frame[(frame["duration"] >= 1) & (frame["duration"] <= 60)].copy()
     zones = ["PULocationID", "DOLocationID"]
     frame[zones] = frame[zones].astype(str)
+    frame["PU_DO"] = frame["PULocationID"] + "_" + frame["DOLocationID"]
     return time.perf_counter() - began, len(frame), {"dropped": read - len(frame)}
 
 

@@ -220,8 +220,6 @@ def ingest_month(
     TripDurationError
         If the file's columns fit no layout, its trips are another month's, or none is kept.
     """
-    from trip_duration.sources import simulated
-
     rules = trips.Rules(
         min_minutes=clean.min_minutes,
         max_minutes=clean.max_minutes,
@@ -232,6 +230,8 @@ def ingest_month(
     )
     city = None
     if raw is None:
+        from trip_duration.sources import simulated  # with SciPy, which files do without
+
         name = "simulated"
         city = simulated.SimulatedMonth(
             month,
