@@ -4,10 +4,10 @@ The stages run as `dvc repro` runs them, in a scratch clone of what is committed
 each is a process whose seconds and whose peak memory are measured. The other side is the same with
 a million trips in all. The fits are short (`SETTINGS`), and those of both sides take equally many
 rounds; XGBoost reads the bins of the large side from files. Of its 118 million training trips every
-second one is learned from (train.sample_rows), since a fit needs 50 bytes for each of them beside
+third is learned from (train.sample_rows), since a fit needs some 50 bytes for each of them beside
 the bins: gradients, labels, predictions and the row's place in the tree.
 
-Takes about half an hour and 15 GB of disk.
+Takes a quarter of an hour and 15 GB of disk.
 """
 
 import argparse
@@ -53,7 +53,6 @@ def side(scratch: Path, count: int, trips: int, sample: int | None) -> dict[str,
     settings = clone / "params.yaml"
     text, _ = params.override(settings.read_text(encoding="utf-8"), changes)
     settings.write_text(text, encoding="utf-8")
-    # As if searched: the committed parameters.
     runs = {}
     for stage in STAGES:
         runs[stage] = child([sys.executable, clone / "src/stages", stage])
@@ -67,7 +66,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--months", type=int, default=120)
     parser.add_argument("--trips", type=int, default=1_000_000, help="a month")
-    parser.add_argument("--sample", type=int, default=60_000_000, help="train.sample_rows")
+    parser.add_argument("--sample", type=int, default=40_000_000, help="train.sample_rows")
     chosen = parser.parse_args()
     few = 4
     with tempfile.TemporaryDirectory(dir=ROOT / ".cache") as scratch:

@@ -24,8 +24,8 @@ SETTINGS = {
     "data.validation": "[2021-02]",
     "data.test": "[]",
     "search.max_evals": "50",
-    "search.sample_rows": "20000",
-    "train.params": "{learning_rate: 0.1}",
+    "search.sample_rows": "15000",
+    "train.params": "{learning_rate: 0.12}",
     "train.max_bin": "128",
     "train.num_parallel_tree": "1",
 }

@@ -146,5 +146,8 @@ def test_a_sample_is_evenly_spaced_however_the_rows_are_cut(sizes: list[int], mo
     rows = Rows(lambda: iter(parts), whole.days, whole.trips)
     taken = rows.sample(most)
     assert len(taken) <= most
+    joined = list(rows.together(most))
+    assert all(len(part.minutes) >= most for part in joined[:-1])
+    np.testing.assert_array_equal(np.concatenate([part.minutes for part in joined]), X[:, 0])
     step = -(-len(rows) // most)
     np.testing.assert_array_equal(taken.whole.minutes, np.arange(0, len(rows), step))

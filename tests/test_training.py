@@ -104,6 +104,7 @@ def test_bins_in_files_give_the_bits_of_bins_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cuts: int
 ) -> None:
     monkeypatch.setattr(training, "CUT_ROWS", cuts)
+    monkeypatch.setattr(training, "PAGE_ROWS", 1000)
     data = [in_parts(*rows(seed, 3000), size=700) for seed in (1, 2)]
     raw = []
     for limit in (10_000, 1_000):

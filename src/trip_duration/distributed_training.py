@@ -339,7 +339,7 @@ def share(
     if not found:
         return np.zeros((0, len(builder.columns)), np.float32), np.zeros(0), np.zeros(0)
     [mine] = found
-    mine = mine.where(slice(first, None, step))
+    mine = mine.where(np.arange(first, len(mine.minutes), step))
     weight = np.ones(len(mine.minutes)) if weigh is None else weigh(mine.day)
     return np.ascontiguousarray(mine.X, np.float32), mine.minutes, weight
 

@@ -165,6 +165,17 @@ class Rows:
             first += len(part.minutes)
         return Rows.of(*_together(taken))
 
+    def together(self, rows: int) -> Iterator[Batch]:
+        """The batches, joined until each has at least so many rows, but for the last."""
+        waiting: list[Batch] = []
+        for part in self:
+            waiting.append(part)
+            if sum(len(each.minutes) for each in waiting) >= rows:
+                yield _together(waiting)
+                waiting = []
+        if waiting:
+            yield _together(waiting)
+
     @cached_property
     def whole(self) -> Batch:
         """All of them at once, in memory."""

@@ -2,7 +2,7 @@
 
 import tempfile
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from trip_duration.errors import TripDurationError
 from trip_duration.files import write_bytes
-from trip_duration.splits import Batch, Rows, weigher
+from trip_duration.splits import Rows, weigher
 
 if TYPE_CHECKING:
     import xgboost as xgb
@@ -55,6 +55,7 @@ COURSE_ROUNDS = 1000
 COURSE_EARLY_STOPPING_ROUNDS = 50
 
 CUT_ROWS = 1 << 20  # trips that the bins' edges are taken from
+PAGE_ROWS = 1 << 20  # that are binned at once; a fit has 32 kB for each node of a tree in each page
 PLAIN_ROWS = 2_000_000  # to judge on; more are binned, since plain, 31 columns take 0.5 GB
 ROWS_IN_MEMORY = 20_000_000  # of `metered`: about 1.5 GB with labels and gradients
 
@@ -227,7 +228,7 @@ def matrix(
         def __init__(self, rows: Rows, prefix: str | None = None) -> None:
             super().__init__(cache_prefix=prefix)
             self._rows = rows
-            self._left: Iterator[Batch] = iter(rows)
+            self._left = rows.together(PAGE_ROWS)
 
         def next(self, input_data: Callable[..., Any]) -> bool:
             part = next(self._left, None)
@@ -238,7 +239,7 @@ def matrix(
             return True
 
         def reset(self) -> None:
-            self._left = iter(self._rows)
+            self._left = self._rows.together(PAGE_ROWS)
 
     how = {"max_bin": max_bin, "nthread": nthread, "enable_categorical": True}
     if ref is None and len(rows) > CUT_ROWS:
