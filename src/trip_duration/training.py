@@ -57,7 +57,7 @@ COURSE_EARLY_STOPPING_ROUNDS = 50
 CUT_ROWS = 1 << 20  # trips that the bins' edges are taken from
 PAGE_ROWS = 1 << 20  # that are binned at once; a fit has 32 kB for each node of a tree in each page
 PLAIN_ROWS = 2_000_000  # to judge on; more are binned, since plain, 31 columns take 0.5 GB
-ROWS_IN_MEMORY = 20_000_000  # of `metered`: about 1.5 GB with labels and gradients
+ROWS_IN_MEMORY = 5_000_000  # of `metered`: a fit has some 250 bytes for each
 
 
 @dataclass(frozen=True)
