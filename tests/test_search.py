@@ -194,6 +194,17 @@ def test_trial_matrices_give_the_bits_of_binned_ones(
         assert ended[0] == ended[1]
 
 
+def test_trials_share_bins_in_memory_alone() -> None:
+    import xgboost as xgb
+
+    fit, stop = Rows.of(*rows(1, 3_000)), Rows.of(*rows(2, 500))
+    roles = Roles(fit=fit, stop=stop, final=fit, calibration=stop)
+    for sample_rows, learned in ((None, 100), (50, 50), (2_000, 100)):
+        pair = trial_matrices(roles, sample_rows=sample_rows, rows_in_memory=100)
+        assert not any(isinstance(each, xgb.ExtMemQuantileDMatrix) for each in pair)
+        assert [each.num_row() for each in pair] == [learned, 500]
+
+
 def test_no_rows_to_judge_on_are_refused() -> None:
     X, y = rows(1, 100)
     fit, none = Rows.of(X, y), Rows.of(X[:0], y[:0])

@@ -1,6 +1,5 @@
 """Stage 3: search the booster's parameters on trips that are held out for it."""
 
-import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,7 +28,6 @@ from trip_duration.trips import month_paths
 if TYPE_CHECKING:
     import xgboost as xgb
 
-CACHE = Path(".cache/matrices")
 BUILDER = Path("models/features.json")
 _building = threading.Lock()
 _built: "dict[str, tuple[xgb.DMatrix, xgb.DMatrix]]" = {}  # on a worker: the last search's
@@ -57,7 +55,6 @@ def matrices_of(params: Params) -> "tuple[xgb.DMatrix, xgb.DMatrix]":
         half_life=params.train.half_life,
         max_bin=params.search.max_bin or params.train.max_bin,
         rows_in_memory=params.train.rows_in_memory,
-        cache=CACHE,
     )
 
 
@@ -137,12 +134,11 @@ def run_trials(params: Params, path: Path) -> SearchResult:
 @stage_flow("search")
 def search(params: Params) -> None:
     """search/best_params.json and search/trials.csv."""
-    shutil.rmtree(CACHE, ignore_errors=True)  # what a killed run left
     chosen = params.train
     divided = [chosen.stop_on, chosen.stop_days, chosen.half_life, chosen.sample_rows]
     digests = [
         *(sha256(path) for path in read_by(params)),
-        repr([*divided, params.search.sample_rows, params.intervals]),
+        repr([*divided, params.search.sample_rows, chosen.rows_in_memory, params.intervals]),
     ]
     journal = journal_path(Path(".cache/search"), settings_of(params), digests)
     result = run_trials(params, journal)

@@ -37,7 +37,7 @@ import pyarrow as pa
 
 from trip_duration.errors import TripDurationError
 from trip_duration.files import sha256
-from trip_duration.training import binned, train_best_model
+from trip_duration.training import ROWS_IN_MEMORY, binned, train_best_model
 
 if TYPE_CHECKING:
     import xgboost as xgb
@@ -323,6 +323,9 @@ def trial_matrices(
 ) -> "tuple[xgb.DMatrix, xgb.DMatrix]":
     """The two matrices that all trials share: rows to learn from, and rows to judge on.
 
+    Both are in memory, since fits that run side by side can't read one set of files; therefore no
+    more than ``rows_in_memory`` rows are learned from.
+
     Parameters
     ----------
     roles : Roles
@@ -337,8 +340,11 @@ def trial_matrices(
     TripDurationError
         If there are no rows to learn from or none to judge on.
     """
-    learned = roles.fit if sample_rows is None else roles.fit.sample(sample_rows)
-    return binned(learned, roles.stop, **columns)
+    most = columns.pop("rows_in_memory", ROWS_IN_MEMORY)
+    most = min(most, sample_rows) if sample_rows else most
+    learned = roles.fit.sample(most)
+    held = max(len(learned), len(roles.stop))
+    return binned(learned, roles.stop, rows_in_memory=held, **columns)
 
 
 def forecast(best: Sequence[float]) -> float:

@@ -18,9 +18,11 @@ from pathlib import Path
 from trip_duration.baselines import Baselines
 from trip_duration.features import FeatureBuilder
 from trip_duration.files import write_parquet
+from trip_duration import training
 from trip_duration.splits import Rows
 from trip_duration.training import matrix, train_for_rounds
 
+training.PAGE_ROWS = 50_000  # a page is in memory as a whole
 month, folder, count = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 builder = FeatureBuilder.fit([month] * count, preset="metered")
 made = [folder / f"{number}.parquet" for number in range(count)]
