@@ -12,10 +12,10 @@ RUN := $(VENV)/bin/python src/commands
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train ingest featurize search evaluate explain course ui test lint bench lock clean
+.PHONY: help setup train ingest featurize search evaluate explain course ui test test-faults lint bench lock clean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 setup: $(READY) ## make the environment (.venv); others do it when needed; EXTRAS=dask adds the cluster's packages
 
@@ -50,6 +50,9 @@ ui: $(READY) ## Prefect's and MLflow's pages for what has run, until Ctrl-C
 
 test: $(READY) ## the tests; ARGS="-k search" to choose some
 	@$(VENV)/bin/python -m pytest $(ARGS)
+
+test-faults: $(READY) ## every fault that is known to happen, into docs/reliability.md (half an hour)
+	@FAULTS=all $(VENV)/bin/python -m pytest tests/faults $(ARGS)
 
 lint: $(READY) ## ruff and mypy
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
