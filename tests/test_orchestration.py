@@ -216,7 +216,7 @@ def test_a_stage_of_dvc_keeps_the_server_until_dvc_is_killed(tmp_path: Path) -> 
     ],
 )
 def test_dvc_is_known_by_its_command(words: list[str], expected: bool) -> None:
-    assert orchestration._is_dvc(SimpleNamespace(cmdline=lambda: words)) is expected
+    assert orchestration.is_dvc(SimpleNamespace(cmdline=lambda: words)) is expected
 
 
 def test_a_reused_pid_keeps_nothing_alive(tmp_path: Path) -> None:

@@ -46,7 +46,11 @@ def main(arguments: list[str]) -> int:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("Interrupted: what was finished is kept; run it again to go on.", file=sys.stderr)
+        print(
+            "Interrupted: the stages, months and trials that have ended are kept; the same command "
+            "goes on from there.",
+            file=sys.stderr,
+        )
         return 130
 
 

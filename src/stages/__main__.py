@@ -7,7 +7,6 @@ traceback as well.
 import atexit
 import importlib
 import os
-import signal
 import sys
 import time
 from pathlib import Path
@@ -22,6 +21,12 @@ STAGES = ("ingest", "featurize", "search", "train", "evaluate")
 # 2.0 s where they sleep at once (OMP_WAIT_POLICY=passive). The bits are the same.
 THREADS = {"GOMP_SPINCOUNT": "1000"}
 
+SECONDS = 4.0  # that a stage is given to end on Ctrl-C or SIGTERM
+KEPT = {  # of a stage that was interrupted
+    "ingest": "the months that are written are kept",
+    "search": "the trials that have ended are kept",
+}
+
 
 def main(arguments: list[str]) -> int:
     """Run the stage that is named."""
@@ -34,12 +39,15 @@ def main(arguments: list[str]) -> int:
     if "OMP_WAIT_POLICY" not in os.environ:  # it sets the count as well, and is the user's own
         for variable, value in THREADS.items():  # read once, as libgomp is loaded with XGBoost
             os.environ.setdefault(variable, value)
-    from trip_duration.errors import TripDurationError
+    from trip_duration.errors import TripDurationError, disk_trouble
+    from trip_duration.interrupts import INTERRUPTED, end_in_time
 
-    signal.signal(signal.SIGTERM, _interrupt)
+    end_in_time(SECONDS, lambda: _say_interrupted(names[0]))
     began = time.monotonic()
     try:
         _run(names[0])
+        _note_seconds(names[0], time.monotonic() - began)
+        return 0
     except ModuleNotFoundError as error:
         if debug:
             raise
@@ -48,30 +56,39 @@ def main(arguments: list[str]) -> int:
             "(`make setup`, then `source .venv/bin/activate`), or use `make train`."
         )
     except KeyboardInterrupt:
-        return _fail(f"{names[0]} was interrupted: what was finished is kept; run it again.", 130)
+        _say_interrupted(names[0])
+        return INTERRUPTED
     except Exception as error:
         if debug:
             raise
         if isinstance(error, TripDurationError):
             return _fail(f"{names[0]}: {error}")
+        trouble = disk_trouble(error, ROOT)
+        if trouble:
+            return _fail(f"{names[0]}: {trouble}")
         first = next(iter(str(error).splitlines()), "no reason given")
         return _fail(
             f"{names[0]} failed unexpectedly: {type(error).__name__}: {first} (where: run it again "
             "with DEBUG=1)"
         )
-    _note_seconds(names[0], time.monotonic() - began)
-    return 0
 
 
 def _run(name: str) -> None:
-    from trip_duration import orchestration, params
+    from trip_duration import interrupts, orchestration, params
 
+    dvc = orchestration.asker()
+    if dvc != os.getpid():
+        interrupts.end_with(dvc)
     settings = params.load()
     if orchestration.uses_cluster(name, settings):
         from trip_duration import cluster
 
         cluster.check(settings.engine)  # before a server is started in vain
     orchestration.begin(ROOT)
+    if name == "train":  # the search before it is over, and DVC has its result
+        from trip_duration.search import forget_finished
+
+        forget_finished(ROOT / ".cache/search")
     stage = imported(name)
     orchestration.ready()
     orchestration.run(getattr(stage, name), settings, ROOT)
@@ -92,8 +109,12 @@ def imported(name: str) -> ModuleType:
     return importlib.import_module(f"stages.{name}")
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
+def _say_interrupted(name: str) -> None:
+    """One line, unless ``make train`` or another command of ours stands above, and says it."""
+    if os.environ.get("TRIP_DURATION_COMMAND"):
+        return
+    kept = KEPT.get(name, "the stages before it are kept, and it begins anew")
+    print(f"{name} was interrupted: {kept}; the same command goes on from there.", file=sys.stderr)
 
 
 def _fail(sentence: str, code: int = 1) -> int:

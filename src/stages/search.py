@@ -153,4 +153,4 @@ def search(params: Params) -> None:
         "search/best_params.json",
     )
     table("trials", result.leaderboard(), "The ten best trials, the best first.")
-    Journal(journal).remove()
+    Journal(journal).finish()

@@ -1,6 +1,17 @@
 """Errors that are meant for a person: one sentence, no traceback."""
 
-__all__ = ["SettingsError", "SourceError", "TripDurationError"]
+import errno
+import os
+import re
+import shutil
+from pathlib import Path
+
+__all__ = ["SettingsError", "SourceError", "TripDurationError", "disk_trouble"]
+
+_FULL = re.compile(r"no space left|disk is full|disk quota|file too large|not enough space", re.I)
+_FULL_NUMBERS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_SHUT = re.compile(r"read-only|readonly|permission denied|not permitted", re.I)
+_SHUT_NUMBERS = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 class TripDurationError(Exception):
@@ -44,3 +55,48 @@ class SourceError(TripDurationError):
         self.retry_after = retry_after
         self.status = status
         self.month: str | None = None
+
+
+def disk_trouble(error: BaseException, folder: Path) -> str | None:
+    """What to say of an error that a disk is to blame for; None of any other.
+
+    Parameters
+    ----------
+    error : BaseException
+        What was raised. XGBoost, SQLite and servers put the reason into words only, or into the
+        error that theirs came from.
+    folder : Path
+        What is written to: its disk's free space is said.
+    """
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in chain:
+        chain.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    for one in chain:
+        number = one.errno if isinstance(one, OSError) else None
+        words = str(one)
+        if number in _FULL_NUMBERS or _FULL.search(words):
+            free = shutil.disk_usage(folder).free / 1e6
+            return (
+                f"there is no room to write{_where(one)} ({free:,.0f} MB are free on the disk of "
+                f"{folder}): free some, and run the same command again; what the last whole run "
+                "made comes back with `dvc checkout`."
+            )
+        if number in _SHUT_NUMBERS or (number is None and _SHUT.search(words)):
+            return (
+                f"writing or reading{_where(one)} is not allowed ({_reason(one)}): allow it, and "
+                "run the same command again; what the last whole run made comes back with "
+                "`dvc checkout`."
+            )
+    return None
+
+
+def _where(error: BaseException) -> str:
+    name = getattr(error, "filename", None)
+    return f" {os.fsdecode(name)}" if isinstance(name, str | bytes) else ""
+
+
+def _reason(error: BaseException) -> str:
+    words = getattr(error, "strerror", None) or str(error)
+    return " ".join(str(words).split())[:200]

@@ -45,9 +45,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Server",
+    "asker",
     "begin",
     "environment",
     "fetching",
+    "is_dvc",
     "keep_console_clean",
     "mapped",
     "markdown",
@@ -184,7 +186,7 @@ def begin(root: str | Path, *, watch: int | None = None, port: int | None = None
     _server = None
     if not _elsewhere(own):
         home = Path(settings["PREFECT_HOME"]).expanduser()
-        _server = _join("prefect", home, watch or _asker(), port)
+        _server = _join("prefect", home, watch or asker(), port)
         os.environ["PREFECT_API_URL"] = settings["PREFECT_API_URL"] = _server.api
         _bypass_proxy()
     ours = {name: value for name, value in settings.items() if name not in own}
@@ -489,15 +491,16 @@ def _elsewhere(own: Mapping[str, str]) -> bool:
     return any(own.get(f"PREFECT_{name}") for name in ("API_URL", "API_KEY", "PROFILE"))
 
 
-def _asker() -> int:
+def asker() -> int:
     """The process to which this stage belongs: the nearest DVC above it, else itself."""
     import psutil
 
     this = psutil.Process()
-    return next((above.pid for above in this.parents() if _is_dvc(above)), this.pid)
+    return next((above.pid for above in this.parents() if is_dvc(above)), this.pid)
 
 
-def _is_dvc(process: "psutil.Process") -> bool:
+def is_dvc(process: "psutil.Process") -> bool:
+    """Whether a process is DVC's command line."""
     import psutil
 
     try:

@@ -50,6 +50,7 @@ __all__ = [
     "SearchResult",
     "Trial",
     "forecast",
+    "forget_finished",
     "hyperopt_space",
     "journal_path",
     "run_trial",
@@ -233,9 +234,21 @@ class Journal:
             file.flush()
             os.fsync(file.fileno())
 
-    def remove(self) -> None:
-        """Forget the search: its result is safe elsewhere."""
-        self.path.unlink(missing_ok=True)
+    def finish(self) -> None:
+        """Say that the search is over; the trials stay until `forget_finished`.
+
+        A kill may come before DVC has noted the result: the search is then run again, and finds
+        its trials here.
+        """
+        if self.path.exists():
+            self.path.with_suffix(".finished").touch()
+
+
+def forget_finished(folder: str | Path) -> None:
+    """Remove the journals of searches that are over: their results are safe elsewhere."""
+    for mark in Path(folder).glob("*.finished"):
+        mark.with_suffix(".jsonl").unlink(missing_ok=True)
+        mark.unlink(missing_ok=True)
 
 
 def hyperopt_space(space: dict[str, dict[str, list[Any]]]) -> dict[str, Any]:

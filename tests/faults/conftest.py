@@ -16,6 +16,7 @@ from inspect import cleandoc
 from pathlib import Path
 
 import pytest
+from tests.pipeline.conftest import make_clone, trained  # noqa: F401  (fixtures of these tests too)
 
 ALL = os.environ.get("FAULTS") == "all"
 PAGE = Path(__file__).resolve().parents[2] / "docs/reliability.md"

@@ -34,13 +34,10 @@ class Clone:
         self, *command: str, check: bool = True, **environment: str
     ) -> subprocess.CompletedProcess[str]:
         """Run a command there, with the tests' own environment first on the PATH."""
-        programs = str(Path(sys.executable).parent)
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT", "MLFLOW"))}
-        inherited["PATH"] = os.pathsep.join([programs, inherited["PATH"]])
         done = subprocess.run(
             command,
             cwd=self.folder,
-            env=inherited | {"HOME": str(self.folder.parent)} | environment,
+            env=self.environment(**environment),
             capture_output=True,
             text=True,
             timeout=240,
@@ -51,6 +48,25 @@ class Clone:
                 f"{command} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
             )
         return done
+
+    def environment(self, **others: str) -> dict[str, str]:
+        """The environment of what runs there."""
+        programs = str(Path(sys.executable).parent)
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT", "MLFLOW"))}
+        inherited["PATH"] = os.pathsep.join([programs, inherited["PATH"]])
+        return inherited | {"HOME": str(self.folder.parent)} | others
+
+    def start(self, *command: str, **environment: str) -> subprocess.Popen[str]:
+        """Start a command there, in a process group of its own."""
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=self.environment(**environment),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
 
     def command(
         self, name: str, *, check: bool = True, **environment: str

@@ -1,0 +1,64 @@
+"""Ends before their time, each in a process of its own."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BUSY = """
+import hashlib, sys
+from trip_duration.interrupts import end_in_time, end_with
+{before}
+print("begun", flush=True)
+{work}
+print("ended", flush=True)
+"""
+LONG = "hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)"  # C that looks at no signal for minutes
+SHORT = "import time; time.sleep(60)"
+
+
+def started(root: Path, before: str, work: str) -> "subprocess.Popen[str]":
+    process = subprocess.Popen(
+        [sys.executable, "-c", BUSY.format(before=before, work=work)],
+        env={"PYTHONPATH": str(root / "src")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    return process
+
+
+def ended(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
+    try:
+        said, complaint = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    return process.returncode, said, complaint
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_work_that_does_not_listen_is_ended_in_time(root: Path, number: signal.Signals) -> None:
+    process = started(root, "end_in_time(0.5, lambda: print('said'))", LONG)
+    process.send_signal(number)
+    assert ended(process) == (130, "said\n", "")
+
+
+def test_sigterm_is_an_interrupt_for_work_that_listens(root: Path) -> None:
+    process = started(root, "end_in_time(20, lambda: print('said'))", SHORT)
+    process.send_signal(signal.SIGTERM)
+    code, said, complaint = ended(process)
+    assert (code, said) == (-signal.SIGINT, "")  # Python's own end of an interrupt nobody caught
+    assert complaint.endswith("KeyboardInterrupt\n")
+
+
+def test_a_process_ends_with_the_one_it_was_started_by(root: Path) -> None:
+    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    process = started(root, f"end_in_time(20, str); end_with({other.pid})", SHORT)
+    other.kill()  # and nobody waits for it: it stays as a zombie
+    code, said, _ = ended(process)
+    other.communicate()
+    assert (code, said) == (-signal.SIGINT, "")
