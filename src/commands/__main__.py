@@ -16,7 +16,7 @@ def main(arguments: list[str]) -> int:
     """Run the command that is named."""
     sys.path[0] = str(ROOT / "src")
     os.chdir(ROOT)
-    from trip_duration.errors import TripDurationError
+    from trip_duration.errors import TripDurationError, disk_trouble
 
     try:
         match arguments:
@@ -44,6 +44,12 @@ def main(arguments: list[str]) -> int:
         if os.environ.get("DEBUG"):
             raise
         print(error, file=sys.stderr)
+        return 1
+    except OSError as error:
+        trouble = disk_trouble(error, ROOT)
+        if trouble is None or os.environ.get("DEBUG"):
+            raise
+        print(trouble, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(

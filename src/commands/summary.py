@@ -7,6 +7,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from trip_duration.errors import GO_BACK
 from trip_duration.evaluation import comparison
 from trip_duration.files import read_json
 from trip_duration.ingest import ledger_rows
@@ -119,7 +120,7 @@ def _next(console: Console, name: str, *, experiment: bool) -> None:
     if experiment:
         console.print(
             "Experiment the workspace holds it, as DVC does; keep it: `git commit -a`; go back:\n"
-            "           `git checkout params.yaml dvc.lock metrics plots search && make train`"
+            f"           `{GO_BACK}`"
         )
     if name in ("train", "evaluate"):
         console.print(

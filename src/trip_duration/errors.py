@@ -6,7 +6,10 @@ import re
 import shutil
 from pathlib import Path
 
-__all__ = ["SettingsError", "SourceError", "TripDurationError", "disk_trouble"]
+__all__ = ["GO_BACK", "SettingsError", "SourceError", "TripDurationError", "disk_trouble"]
+
+# What DVC has cached is not computed again.
+GO_BACK = "git checkout params.yaml dvc.lock metrics plots search && make train"
 
 _FULL = re.compile(r"no space left|disk is full|disk quota|file too large|not enough space", re.I)
 _FULL_NUMBERS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -80,14 +83,13 @@ def disk_trouble(error: BaseException, folder: Path) -> str | None:
             free = shutil.disk_usage(folder).free / 1e6
             return (
                 f"there is no room to write{_where(one)} ({free:,.0f} MB are free on the disk of "
-                f"{folder}): free some, and run the same command again; what the last whole run "
-                "made comes back with `dvc checkout`."
+                f"{folder}): free some, and run the same command again, or go back to what is "
+                f"committed with `{GO_BACK}`."
             )
         if number in _SHUT_NUMBERS or (number is None and _SHUT.search(words)):
             return (
-                f"writing or reading{_where(one)} is not allowed ({_reason(one)}): allow it, and "
-                "run the same command again; what the last whole run made comes back with "
-                "`dvc checkout`."
+                f"to read or write{_where(one)} is not allowed ({_reason(one)}): allow it, and run "
+                f"the same command again, or go back to what is committed with `{GO_BACK}`."
             )
     return None
 
