@@ -24,7 +24,7 @@ from tests.faults.conftest import ALL
 from tests.pipeline.conftest import SMALL, Clone
 
 SEED = 20240101
-KILLS = range(40 if ALL else 4)
+KILLS = range(40 if ALL else 3)
 ROLES = ("search", "ingest", "dvc", "train", "featurize", "evaluate")
 TRAIN = (sys.executable, "src/commands", "train")
 WATCH = Path(__file__).parent / "moments"

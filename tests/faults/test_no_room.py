@@ -141,7 +141,7 @@ def test_a_full_disk(
 FOLDERS = ("data", "data/trips", "models", "metrics", ".prefect", ".dvc", ".cache", ".")
 
 
-@pytest.mark.parametrize("name", FOLDERS if ALL else (".cache", "data"))
+@pytest.mark.parametrize("name", FOLDERS if ALL else (".cache",))
 def test_a_folder_that_may_not_be_written(
     changed: Disk, name: str, record_property: Callable[[str, object], None]
 ) -> None:
@@ -157,6 +157,7 @@ def test_a_folder_that_may_not_be_written(
     record_property("said", sentence(done.stdout + done.stderr, changed))
 
 
+@pytest.mark.skipif(not ALL, reason="make test-faults")
 def test_mlflow_that_cannot_write_costs_a_line_and_no_result(changed: Disk) -> None:
     folder = changed.folder / ".mlflow"
     shut = f"mount --bind '{folder}' '{folder}' && mount -o remount,ro,bind '{folder}'"

@@ -18,8 +18,10 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
+from tests.faults.conftest import ALL
 from tests.pipeline.conftest import Clone
 
+rare = pytest.mark.skipif(not ALL, reason="make test-faults")
 TRAIN = (sys.executable, "src/commands", "train")
 REPRO = ("dvc", "repro")
 ONE_EXPERIMENT = """
@@ -61,12 +63,11 @@ def holds(clone: Clone) -> bool:
 @pytest.mark.parametrize(
     ("first", "second", "who"),
     [
-        (TRAIN, TRAIN, "`make train` (process {pid}, since "),
-        (REPRO, TRAIN, "(PID {pid})"),
-        (TRAIN, REPRO, "(PID "),
-        (REPRO, REPRO, "(PID {pid})"),
+        pytest.param(TRAIN, TRAIN, "`make train` (process {pid}, since ", id="make train twice"),
+        pytest.param(REPRO, TRAIN, "(PID {pid})", id="dvc repro first", marks=rare),
+        pytest.param(TRAIN, REPRO, "(PID ", id="make train first", marks=rare),
+        pytest.param(REPRO, REPRO, "(PID {pid})", id="dvc repro twice", marks=rare),
     ],
-    ids=["make train twice", "dvc repro first", "make train first", "dvc repro twice"],
 )
 def test_two_runs_in_one_clone(
     clone: Clone, lock: str, first: tuple[str, ...], second: tuple[str, ...], who: str
@@ -122,6 +123,7 @@ def test_two_clones_share_a_store_and_a_server(
         server.wait(30)
 
 
+@rare
 def test_a_run_while_the_pages_are_open(clone: Clone, lock: str) -> None:
     pages = clone.start(sys.executable, "src/commands", "ui")
     try:
