@@ -12,7 +12,7 @@ RUN := $(VENV)/bin/python src/commands
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train ingest featurize search evaluate explain course ui test test-faults lint bench lock clean
+.PHONY: help setup train ingest featurize search evaluate explain course ui verify test test-faults lint bench lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -47,6 +47,9 @@ course: $(READY) ## reproduce the course's own model and its RMSE (one to three 
 
 ui: $(READY) ## Prefect's and MLflow's pages for what has run, until Ctrl-C
 	@$(RUN) ui
+
+verify: $(READY) ## rerun the committed pipeline elsewhere and compare every byte; SET="train.nthread=1"
+	@$(VENV)/bin/python src/dvc_verify --set "$$SET" $(ARGS)
 
 test: $(READY) ## the tests; ARGS="-k search" to choose some
 	@$(VENV)/bin/python -m pytest $(ARGS)
