@@ -4,6 +4,7 @@ Rows are counted from 0, as pandas does, lines of text from 1, as editors do. A 
 of two numbers is that to the larger one, so that it is the same both ways round.
 """
 
+import contextlib
 import csv
 import json
 import math
@@ -92,9 +93,12 @@ def _is_number(value: Any) -> bool:
 
 
 def _relative(a: Any, b: Any) -> float | None:
-    if not (_is_number(a) and _is_number(b) and math.isfinite(a) and math.isfinite(b)):
+    if not (_is_number(a) and _is_number(b)):
         return None
-    return abs(a - b) / max(abs(a), abs(b)) if a != b else 0.0
+    with contextlib.suppress(OverflowError):  # JSON has whole numbers of any length
+        if math.isfinite(a) and math.isfinite(b):
+            return abs(a - b) / max(abs(a), abs(b)) if a != b else 0.0
+    return None
 
 
 def _same(a: Any, b: Any) -> bool:

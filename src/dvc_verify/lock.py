@@ -45,9 +45,7 @@ def read_yaml(path: Path) -> Any:
         return YAML(typ="safe", pure=True).load(path)
     except (YAMLError, ValueError) as error:
         first = next(iter(str(error).splitlines()), "")
-        raise VerifyError(
-            f"{path.name} can't be read as YAML ({first}): mend and commit it."
-        ) from None
+        raise VerifyError(f"{path.name} is no valid YAML ({first}): mend and commit it.") from None
 
 
 def read_locks(root: Path, pipelines: Iterable[str]) -> dict[str, dict[str, Out]]:
