@@ -4,6 +4,7 @@ Ends with exit code 0 where every file is the same, 1 where one is not or the re
 """
 
 import argparse
+import contextlib
 import errno
 import math
 import os
@@ -40,7 +41,7 @@ def main(arguments: list[str]) -> int:
             where = error.filename or tempfile.gettempdir()
             print(f"No room is left for {where}: set TMPDIR to a larger disk.", file=sys.stderr)
         else:
-            print(f"{error.filename}: {error.strerror}.", file=sys.stderr)
+            print(f"{error.filename or error.errno}: {error.strerror}.", file=sys.stderr)
     except KeyboardInterrupt as interrupt:
         print("\nInterrupted: the rerun was ended, nothing was verified.", file=sys.stderr)
         return 128 + (interrupt.args[0] if interrupt.args else signal.SIGINT)
@@ -64,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--tolerance",
-        type=_tolerance,
+        type=tolerance,
         help="relative difference that numbers in Parquet, CSV and JSON may have, like 1e-6",
     )
     add(
@@ -129,7 +130,7 @@ def _verify(asked: argparse.Namespace) -> int:
     finally:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # to end while the clone is removed
-        if (folder / "verify.log").exists() and log.parents[1].is_dir():
+        with contextlib.suppress(OSError):  # what matters is that the clone goes
             log.parent.mkdir(exist_ok=True)
             shutil.copyfile(folder / "verify.log", log)
         if asked.keep:
@@ -165,7 +166,8 @@ def _run(console: "Console", clone: "Clone", targets: list[str]) -> dict[str, fl
     return seconds
 
 
-def _tolerance(text: str) -> float:
+def tolerance(text: str) -> float:
+    """What --tolerance may be."""
     number = float(text)
     if not (math.isfinite(number) and number >= 0):
         raise ValueError

@@ -136,8 +136,7 @@ class Clone:
         names = git(self.root, "ls-files", "-z").split("\0")
         self.pipelines = [name for name in names if name.split("/")[-1] == "dvc.yaml"]
         self.environment = self._environment(changed)
-        local = f"[cache]\n    dir = cache\n[core]\n    site_cache_dir = {folder / 'site'}\n"
-        (self.root / ".dvc/config.local").write_text(local, encoding="utf-8")
+        (self.root / ".dvc/config.local").write_text("[cache]\n    dir = cache\n", encoding="utf-8")
         if not self.pipelines:
             raise VerifyError("the commit has no dvc.yaml, so there is no pipeline to verify.")
         if not any((self.root / name).with_name("dvc.lock").exists() for name in self.pipelines):
@@ -161,9 +160,8 @@ class Clone:
                     reasons += [entry] if entry == "changed command" else []
                     continue
                 for what, states in entry.items():
-                    reasons += _reasons(
-                        states, {"modified", "new"} if "deps" in what else {"modified"}
-                    )
+                    wanted = {"modified", "new"} if what == "changed deps" else {"modified"}
+                    reasons += _reasons(states, wanted)
             if reasons:
                 more = f" and {len(reasons) - 1} more" if len(reasons) > 1 else ""
                 found.append(f"{stage}: {reasons[0]}{more}")
@@ -215,7 +213,7 @@ class Clone:
             lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
             print("\n" + "\n".join(lines[-SHOWN:]) + "\n", file=sys.stderr)
             full = shutil.disk_usage(self.root).free < 1 << 20
-            room = f"; no room is left below {self.root.parents[0]}: set TMPDIR" if full else ""
+            room = f"; no room is left for {self.top}: set TMPDIR to a larger disk" if full else ""
             raise VerifyError(f"the rerun failed, as the end of its log above says{room}.")
 
     def rerun(self) -> dict[str, dict[str, Out]]:
