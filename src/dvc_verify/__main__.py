@@ -30,8 +30,11 @@ def main(arguments: list[str]) -> int:
     from dvc_verify.errors import VerifyError
 
     asked = _parser().parse_args(arguments)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # nohup ignores SIGHUP and means it. A script ignores SIGINT for what it runs beside it; so
+        # would DVC then, and could not be ended by it.
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _interrupt)
     try:
         return _verify(asked)
     except VerifyError as error:

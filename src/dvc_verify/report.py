@@ -4,7 +4,7 @@ import json
 import platform
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatch
 from itertools import groupby
 from pathlib import Path
@@ -117,9 +117,9 @@ def _forgiven(row: Row, tolerance: float | None, ignore: list[str]) -> Row:
     if row.healthy:
         return row
     if any(fnmatch(row.path, pattern) for pattern in ignore):
-        return Row(**{**asdict(row), "result": "not compared"})
+        return replace(row, result="not compared")
     if tolerance is not None and row.relative is not None and row.relative <= tolerance:
-        return Row(**{**asdict(row), "result": "within tolerance"})
+        return replace(row, result="within tolerance")
     return row
 
 

@@ -302,7 +302,7 @@ def test_an_interrupted_run_leaves_nothing(
 ) -> None:
     programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     process = subprocess.Popen(
-        [sys.executable, str(TOOL)],
+        ["sh", "-c", 'trap "" INT; exec "$0" "$1"', sys.executable, str(TOOL)],  # as a script's "&"
         cwd=project,
         env=os.environ | {"PATH": programs, "WAIT": "1", "TMPDIR": str(tmp_path)},
         stdout=subprocess.PIPE,
@@ -320,6 +320,9 @@ def test_an_interrupted_run_leaves_nothing(
     _, err = process.communicate(timeout=60)
     assert process.returncode == 128 + number
     assert err.strip() == "Interrupted: the rerun was ended, nothing was verified."
+    assert (
+        "failed to reproduce 'make'" in (project / ".dvc/tmp/verify.log").read_text()
+    )  # by SIGINT
     assert running(tmp_path) == []
     assert list(tmp_path.iterdir()) == []
 

@@ -120,4 +120,4 @@ def test_every_setting_is_read_by_a_stage(root: Path, pipeline: dict[str, Any]) 
 def test_every_target_of_the_makefile_is_explained(root: Path) -> None:
     text = (root / "Makefile").read_text(encoding="utf-8")
     [phony] = re.findall(r"^\.PHONY: (.*)$", text, re.M)
-    assert set(re.findall(r"^([a-z]+):.*## \S", text, re.M)) == set(phony.split())
+    assert set(re.findall(r"^([a-z-]+):.*## \S", text, re.M)) == set(phony.split())
