@@ -6,6 +6,7 @@ Ends with exit code 0 where every file is the same, 1 where one is not or the re
 import argparse
 import contextlib
 import errno
+import io
 import math
 import os
 import shutil
@@ -13,7 +14,7 @@ import signal
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,6 +30,7 @@ def main(arguments: list[str]) -> int:
         sys.path[0] = str(Path(__file__).resolve().parents[1])
     from dvc_verify.errors import VerifyError
 
+    say_all(sys.stdout, sys.stderr)
     asked = _parser().parse_args(arguments)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # nohup ignores SIGHUP and means it. A script ignores SIGINT for what it runs beside it; so
@@ -167,6 +169,13 @@ def _run(console: "Console", clone: "Clone", targets: list[str]) -> dict[str, fl
 
     clone.repro(targets, told)
     return seconds
+
+
+def say_all(*streams: TextIO) -> None:
+    """Have streams escape what they cannot say, such as bytes that are no text."""
+    for stream in streams:
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def tolerance(text: str) -> float:

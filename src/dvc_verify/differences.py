@@ -238,10 +238,8 @@ def _csv(committed: Path, rerun: Path, name: str) -> Difference:
     limit = csv.field_size_limit(CHUNK)
     try:
         with _text(committed) as left, _text(rerun) as right:
-            rows, others = (
-                csv.reader(left, delimiter=delimiter),
-                csv.reader(right, delimiter=delimiter),
-            )
+            rows = csv.reader(left, delimiter=delimiter)
+            others = csv.reader(right, delimiter=delimiter)
             header: list[str] = []
             while True:
                 a, b = next(rows, None), next(others, None)

@@ -266,4 +266,4 @@ def write(report: Report, path: Path, about: dict[str, Any]) -> None:
         ],
     }
     text = json.dumps(document, indent=2, ensure_ascii=False, default=str)
-    path.write_text(text + "\n", encoding="utf-8")
+    path.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")

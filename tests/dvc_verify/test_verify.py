@@ -1,5 +1,7 @@
 """A small pipeline in a repository of its own, rerun from its commit and compared."""
 
+import errno
+import io
 import json
 import os
 import shutil
@@ -12,11 +14,14 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+from rich.console import Console
 
-from dvc_verify import rerun
+from dvc_verify import __main__ as command
+from dvc_verify import processes, rerun
 from dvc_verify.committed import Committed
+from dvc_verify.errors import VerifyError
 from dvc_verify.lock import Out, read_locks
-from dvc_verify.report import Report, Row, judge
+from dvc_verify.report import Report, Row, judge, show, write
 
 TOOL = Path(__file__).resolve().parents[2] / "src" / "dvc_verify"
 
@@ -41,7 +46,8 @@ if sys.argv[1] == "make":
     (made / ("more.txt" if drift else "less.txt")).write_text("some")
 elif sys.argv[1] == "part":
     word = os.environ["LC_ALL"] if drift else "any"
-    Path("part.csv").write_text(f"name,word\\nx,{word}\\n")
+    word += chr(228) if drift else ""
+    Path("part.csv").write_text(f"name,word\\nx,{word}\\n", encoding="latin-1")
 else:
     hashing = int(os.environ["PYTHONHASHSEED"]) if drift else 4000
     seed = int(Path("../params.yaml").read_text().split()[1])
@@ -133,6 +139,9 @@ def drifted(project: Path, tmp_path_factory: pytest.TempPathFactory) -> rerun.Cl
     """A clone in which the pipeline was rerun, and wrote something else."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DRIFT", "1")
+        patch.setenv("GIT_INDEX_FILE", "/not/there")  # as in a hook of git's
+        patch.setenv("MAKEFLAGS", "--jobs=2")
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(project / "lib"), "/elsewhere"]))
         changed = {"LC_ALL": "C", "TZ": "Pacific/Chatham", "PYTHONHASHSEED": "4021"}
         folder = tmp_path_factory.mktemp("drifted")
         clone = rerun.Clone(rerun.find(project, "HEAD"), folder, changed)
@@ -189,7 +198,7 @@ def test_each_file_that_differs_is_named_with_how(drifted: rerun.Clone) -> None:
     zone = found["made/deep/zone.parquet"]
     assert zone.how.startswith("column n, row 3: 3.0 → 3.0000")
     assert "(1 of 9 rows, 1 of 2 columns; numbers by at most " in zone.how
-    assert found["parts/one/part.csv"].how.startswith('line 2, column word: "any" → "C" ')
+    assert found["parts/one/part.csv"].how.startswith('line 2, column word: "any" → "C\udce4" ')
     assert found["last/chance.bin"].how == "from byte 3 on; 3 → 11 bytes"
     assert found["last/metrics.json"].how.startswith("model.rmse: 4.0 → 4.021 (1 of 2 values; ")
 
@@ -243,6 +252,47 @@ def test_the_commits_bytes_are_found_in_the_cache_when_the_workspace_has_others(
     shutil.copytree(project / "made", tmp_path / "made")
     workspace = Committed(tmp_path, drifted.root, tmp_path / "blobs", lambda *_: "/not/there")
     assert workspace.files(out) == {name: tmp_path / "made" / name for name in files}
+
+
+def test_the_environment_is_that_of_the_shell_but_for_what_is_true_only_there(
+    drifted: rerun.Clone,
+) -> None:
+    found = drifted.environment
+    assert found["DRIFT"] == "1"
+    assert not {"GIT_INDEX_FILE", "MAKEFLAGS"} & found.keys()
+    assert found["PYTHONPATH"] == os.pathsep.join([str(drifted.root / "lib"), "/elsewhere"])
+    assert found["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
+    assert found["TZ"] == "Pacific/Chatham"
+
+
+def test_all_that_was_found_can_be_printed_and_written(
+    drifted: rerun.Clone, tmp_path: Path
+) -> None:
+    report = judge(drifted, targets=False, tolerance=None, ignore=[])
+    report.notes.append("a note")
+    stream = io.TextIOWrapper(io.BytesIO(), "ascii")
+    command.say_all(stream)
+    show(report, Console(file=stream, width=200))
+    stream.seek(0)
+    lines = stream.read().splitlines()
+    assert any('word: "any" \\u2192 "C\\udce4" (1 of 2' in line for line in lines)
+    assert lines[-2] == "a note"
+    assert lines[-1].startswith("7 of 8 files differ; ")
+    write(report, tmp_path / "found.json", {"commit": "x"})
+    found = json.loads((tmp_path / "found.json").read_text("utf-8"))
+    assert (found["commit"], found["same"], found["summary"]) == ("x", False, report.summary)
+    [metric] = found["metrics"]
+    assert (metric["key"], metric["committed"], metric["rerun"]) == ("model.rmse", 4.0, 4.021)
+
+
+def test_many_files_of_a_folder_are_abridged() -> None:
+    report = Report([Row("s", f"d/{number:02}", "differs", "so") for number in range(25)])
+    stream = io.StringIO()
+    show(report, Console(file=stream, width=100))
+    assert " d/19 " in stream.getvalue()
+    assert " d/20 " not in stream.getvalue()
+    assert "… and 5 files more" in stream.getvalue()
+    assert stream.getvalue().endswith("25 of 25 files differ; no metric does.\n")
 
 
 # What else there is to say
@@ -405,6 +455,32 @@ def test_no_repository_no_commit_and_unknown_keys_are_one_sentence(
         assert words in line
     run(tmp_path, "git", "init", "--quiet")
     assert "has no commit yet" in verify(tmp_path).stderr
+
+
+def test_a_full_disk_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/somewhere")
+
+    handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    monkeypatch.setattr(command, "_verify", full)
+    try:
+        assert command.main([]) == 1
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    said = "No room is left for /tmp/somewhere: set TMPDIR to a larger disk.\n"
+    assert capsys.readouterr().err == said
+
+
+def test_a_missing_dvc_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(processes.shutil, "which", lambda name: "/usr/bin/dvc")
+    assert processes.dvc() == ["/usr/bin/dvc"]
+    monkeypatch.setattr(processes.shutil, "which", lambda name: None)
+    with pytest.raises(VerifyError, match="DVC is not installed here"):
+        processes.dvc()
 
 
 def test_the_words_of_this_project_do_not_appear() -> None:
