@@ -143,17 +143,6 @@ def test_changed_plots_rerun_evaluate_alone(trained: Clone) -> None:
         trained.git("checkout", "src")
 
 
-def test_another_clone_elsewhere_writes_the_same_lock(
-    trained: Clone, make_clone: Callable[[Path], Clone], tmp_path: Path
-) -> None:
-    other = make_clone(tmp_path / "a folder with spaces" / "ünlike")
-    other.run("dvc", "repro", TZ="Asia/Kolkata", LC_ALL="C", PYTHONHASHSEED="77")
-    assert other.read("dvc.lock") == trained.read("dvc.lock")
-    for name in ("metrics/evaluation.json", "search/trials.csv", "plots/error_by_hour.csv"):
-        assert other.read(name) == trained.read(name)
-    other.check_that_nothing_runs()
-
-
 def test_a_refit_learns_from_validation_and_is_judged_on_test_alone(trained: Clone) -> None:
     before = trained.read("metrics/train.json")
     said = trained.command("train", SET="train.refit=true").stdout
