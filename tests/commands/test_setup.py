@@ -16,8 +16,16 @@ def test_uv_is_installed_from_the_lock_with_its_hashes() -> None:
     assert sum("--hash=sha256:" in line for line in lines) > 1
 
 
-@pytest.mark.parametrize(("name", "least"), [("requirements", 200), ("requirements-dask", 30)])
-def test_every_package_is_locked_with_a_hash(root: Path, name: str, least: int) -> None:
+LEAST = {"": 200, "-audit": 20, "-dask": 30, "-gs": 90, "-s3": 90, "-ssh": 90}
+
+
+def test_the_extras_are_those_that_are_tested(root: Path) -> None:
+    assert {f.stem.removeprefix("requirements") for f in root.glob("requirements*.in")} == {*LEAST}
+
+
+@pytest.mark.parametrize(("extra", "least"), LEAST.items())
+def test_every_package_is_locked_with_a_hash(root: Path, extra: str, least: int) -> None:
+    name = f"requirements{extra}"
     text = (root / f"{name}.txt").read_text()
     blocks = re.findall(r"^\S+==.*?(?=^\S|\Z)", text, re.M | re.S)
     assert len(blocks) > least
@@ -28,16 +36,18 @@ def test_every_package_is_locked_with_a_hash(root: Path, name: str, least: int) 
     assert not re.search(r"^--", text, re.M)  # no index of its own
 
 
-def test_an_extra_changes_no_package_that_is_there_without_it(root: Path) -> None:
-    def locked(name: str) -> dict[str, str]:
-        text = (root / name).read_text()
+def test_an_extra_changes_no_package_of_another_lock(root: Path) -> None:
+    def locked(extra: str) -> dict[str, str]:
+        text = (root / f"requirements{extra}.txt").read_text()
         return dict(re.findall(r"^([\w.-]+)==([^\s;]+)", text, re.M))
 
-    base, extra = locked("requirements.txt"), locked("requirements-dask.txt")
-    shared = base.keys() & extra.keys()
-    assert "prefect" in shared
-    assert {name: extra[name] for name in shared} == {name: base[name] for name in shared}
-    assert {"dask", "distributed", "prefect-dask"} <= extra.keys() - base.keys()
+    together: dict[str, str] = {}
+    for extra in sorted(LEAST):  # the pipeline's own lock is the first
+        found = locked(extra)
+        shared = together.keys() & found.keys()
+        assert {name: found[name] for name in shared} == {name: together[name] for name in shared}
+        together |= found
+    assert {"dask", "distributed", "prefect-dask"} <= locked("-dask").keys() - locked("").keys()
 
 
 @pytest.mark.parametrize("extras", [[], ["dask"]])
@@ -67,7 +77,9 @@ def test_extras_stay_and_are_added(asked: str, there: str, extras: list[str]) ->
 
 
 def test_an_unknown_extra_is_said() -> None:
-    with pytest.raises(SystemExit, match="EXTRAS is 'dusk': expected dask, or none to remove"):
+    with pytest.raises(
+        SystemExit, match=r"EXTRAS is 'dusk': expected audit, dask, .*, or none to remove"
+    ):
         setup.chosen("dusk", "")
 
 
