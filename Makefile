@@ -6,13 +6,14 @@ SET ?=
 ARGS ?=
 TRIP ?=
 EXTRAS ?=
-export SET ARGS TRIP EXTRAS
+REMOTE ?=
+export SET ARGS TRIP EXTRAS REMOTE
 
 RUN := $(VENV)/bin/python src/commands
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train ingest featurize search evaluate explain course ui verify test test-faults lint bench lock clean
+.PHONY: help setup train ingest featurize search evaluate explain course ui verify test test-faults lint bench lock clean push pull
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -44,6 +45,12 @@ explain: $(READY) ## why the model says what it says; TRIP='{"pickup": …}' exp
 
 course: $(READY) ## reproduce the course's own model and its RMSE (one to three minutes)
 	@$(VENV)/bin/python benchmarks/course.py
+
+push: $(READY) ## send the data and models that dvc.lock names to DVC's remote; REMOTE=name chooses one
+	@$(RUN) push
+
+pull: $(READY) ## bring them from there, and compute nothing; REMOTE=name chooses one
+	@$(RUN) pull
 
 ui: $(READY) ## Prefect's and MLflow's pages for what has run, until Ctrl-C
 	@$(RUN) ui

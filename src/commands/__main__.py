@@ -33,6 +33,10 @@ def main(arguments: list[str]) -> int:
 
                 serve(ROOT)
                 return 0
+            case ["push" | "pull" as name]:
+                from commands import remote
+
+                return getattr(remote, name)(ROOT, os.environ.get("REMOTE", ""))
             case ["lock"]:
                 from commands.lock import lock
 
