@@ -7,13 +7,14 @@ ARGS ?=
 TRIP ?=
 EXTRAS ?=
 REMOTE ?=
-export SET ARGS TRIP EXTRAS REMOTE
+TAKE ?=
+export SET ARGS TRIP EXTRAS REMOTE TAKE
 
 RUN := $(VENV)/bin/python src/commands
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train ingest featurize search evaluate explain course ui verify test test-faults lint bench lock clean push pull
+.PHONY: help setup train ingest featurize search evaluate explain course ui verify test test-faults lint bench lock clean push pull refresh
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -51,6 +52,9 @@ push: $(READY) ## send the data and models that dvc.lock names to DVC's remote; 
 
 pull: $(READY) ## bring them from there, and compute nothing; REMOTE=name chooses one
 	@$(RUN) pull
+
+refresh: $(READY) ## ask whether months were republished, and show what changed; TAKE=2024-01 or all takes it
+	@$(RUN) refresh
 
 ui: $(READY) ## Prefect's and MLflow's pages for what has run, until Ctrl-C
 	@$(RUN) ui

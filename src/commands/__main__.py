@@ -37,6 +37,10 @@ def main(arguments: list[str]) -> int:
                 from commands import remote
 
                 return getattr(remote, name)(ROOT, os.environ.get("REMOTE", ""))
+            case ["refresh"]:
+                from commands.refresh import refresh
+
+                return refresh(ROOT, os.environ.get("TAKE", ""))
             case ["lock"]:
                 from commands.lock import lock
 

@@ -41,6 +41,7 @@ __all__ = [
     "ingest_month",
     "is_local",
     "ledger_rows",
+    "made_alike",
     "remove_others",
     "summary",
     "write_zones",
@@ -106,6 +107,14 @@ def current(
     raw = sha256(local) if local else None
     same = ledger.get("made_from") == _made_from(data, clean, seed, month, raw, zones)
     return ledger if same and ledger.get("sha256") == sha256(path) else None
+
+
+def made_alike(
+    ledger: dict, data: Data, clean: Clean, seed: int, month: str, zones: Path | None = None
+) -> bool:
+    """Whether a month was made as it would be made today, from the bytes that its ledger names."""
+    raw = ledger.get("raw") if is_local(data) else None
+    return ledger.get("made_from") == _made_from(data, clean, seed, month, raw, zones)
 
 
 def any_changed(data: Data, folder: Path) -> bool:
@@ -213,7 +222,8 @@ def ingest_month(
     -------
     dict
         The ledger: ``read``, ``kept``, ``set_aside`` by reason, ``source``, ``sha256`` of what was
-        written, and for the simulated city the parts of its noise floor.
+        written, ``raw``, that of the file it was made from, and for the simulated city the parts of
+        its noise floor.
 
     Raises
     ------
@@ -250,16 +260,17 @@ def ingest_month(
     path = trips.month_path(folder, data.taxi, month)
     kept = table.num_rows
     with ThreadPoolExecutor(1) as pool:  # has hashed the file before the trips are in order
-        local = pool.submit(sha256, raw) if raw is not None and is_local(data) else None
+        hashed = pool.submit(sha256, raw) if raw is not None else None
         write_parquet(_sorted(table), path, trips.SCHEMA, encodings=_ENCODINGS)
-        digest = local.result() if local else None
+        digest = hashed.result() if hashed else None
+    local = digest if is_local(data) else None  # what came over a network has its address alone
     ledger = {
         "source": name,
         "read": read,
         "kept": kept,
         "set_aside": {reason: count for reason, count in sorted(set_aside.items()) if count},
         "sha256": sha256(path),
-        "made_from": _made_from(data, clean, seed, month, digest, zones),
+        "made_from": _made_from(data, clean, seed, month, local, zones),
     }
     if digest is not None:
         ledger["raw"] = digest
