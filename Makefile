@@ -14,7 +14,7 @@ RUN := $(VENV)/bin/python src/commands
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train ingest featurize search evaluate explain course ui verify test test-faults lint bench lock clean push pull refresh
+.PHONY: help setup train ingest featurize search evaluate explain course ui verify test test-faults lint bench lock clean push pull refresh audit
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -70,6 +70,9 @@ test-faults: $(READY) ## every fault that is known to happen, into docs/reliabil
 
 lint: $(READY) ## ruff and mypy
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
+
+audit: $(READY) ## the locks, the environment and its files against each other, and known vulnerabilities
+	@$(RUN) audit
 
 bench: $(READY) ## measure what the README claims, as ratios; ARGS=course runs one
 	@$(VENV)/bin/python benchmarks $(ARGS)

@@ -41,6 +41,10 @@ def main(arguments: list[str]) -> int:
                 from commands.refresh import refresh
 
                 return refresh(ROOT, os.environ.get("TAKE", ""))
+            case ["audit"]:
+                from commands.audit import audit
+
+                return audit(ROOT)
             case ["lock"]:
                 from commands.lock import lock
 
