@@ -34,13 +34,17 @@ def main(arguments: list[str]) -> int:
                 serve(ROOT)
                 return 0
             case ["push" | "pull" as name]:
-                from commands import remote
+                from commands import locks, remote
 
-                return getattr(remote, name)(ROOT, os.environ.get("REMOTE", ""))
+                with locks.alone(f"make {name}"):
+                    locks.release_dead()
+                    return getattr(remote, name)(ROOT, os.environ.get("REMOTE", ""))
             case ["refresh"]:
+                from commands import locks
                 from commands.refresh import refresh
 
-                return refresh(ROOT, os.environ.get("TAKE", ""))
+                with locks.alone("make refresh"):
+                    return refresh(ROOT, os.environ.get("TAKE", ""))
             case ["audit"]:
                 from commands.audit import audit
 

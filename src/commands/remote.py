@@ -22,6 +22,7 @@ __all__ = ["pull", "push", "without_credentials"]
 _NO_ACCESS = re.compile(
     r"credential|permission|denied|forbidden|unauthori[sz]ed|authenticat|\b40[13]\b", re.I
 )
+_NO_ROOM = re.compile(r"no space left|quota", re.I)
 _MISSING = "Some of the cache files do not exist"
 
 
@@ -207,7 +208,7 @@ class _Remote:
             reasons = [*heard.reasons, _first_line(error)]
             known = isinstance(error, DvcException) and not heard.reasons
             if known and not _NO_ACCESS.search(reasons[0]):
-                raise
+                raise  # a failure of DVC's that is not between here and there
             raise self._unreachable(reasons[0]) from error
         finally:
             for logger, (handlers, propagate) in zip(loggers, before, strict=True):
@@ -227,7 +228,9 @@ class _Remote:
     def _unreachable(self, reason: str) -> TripDurationError:
         reason = without_credentials(reason.replace(self.url, without_credentials(self.url)))
         what, remedy = "can't be used", "check its address and the network, and try again"
-        if _NO_ACCESS.search(reason):
+        if _NO_ROOM.search(reason):
+            what, remedy = "or this disk is full", "free some room, and run the same command again"
+        elif _NO_ACCESS.search(reason):
             what = "gives no access"
             remedy = "give this machine the credentials that it asks for (README, Sharing a run)"
         return TripDurationError(f"The remote {self} {what} ({reason}): {remedy}.")
