@@ -42,7 +42,8 @@ def refresh(root: Path, taking: str) -> int:
     SettingsError
         If a month to take is none of the settings'.
     TripDurationError
-        If the source cannot be asked, or no month was ingested that could be compared.
+        If the source cannot be asked, or a month that could be compared is not there: none at all,
+        or one to take.
     """
     chosen = params.load(root / "params.yaml")
     data, trips, cache = chosen.data, root / TRIPS, root / CACHE
@@ -85,7 +86,10 @@ def refresh(root: Path, taking: str) -> int:
             else:
                 left.append(month)
     _conclude(console, same, left, taken, later, local=ingest.is_local(data))
-    return 1 if any(month in later for month in wanted) and taking.strip() != "all" else 0
+    for month in wanted if taking.strip() != "all" else ():
+        if month in later:
+            raise TripDurationError(f"TAKE names {month}, which is {later[month]}.")
+    return 0
 
 
 def _wanted(taking: str, months: list[str]) -> list[str]:
