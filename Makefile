@@ -14,12 +14,12 @@ RUN := $(VENV)/bin/python src/commands
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train ingest featurize search evaluate explain course ui verify test test-faults lint bench lock clean push pull refresh audit
+.PHONY: help setup train ingest featurize search evaluate explain course push pull refresh ui verify test test-faults lint audit bench lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
-setup: $(READY) ## make the environment (.venv); others do it when needed; EXTRAS=dask adds the cluster's packages
+setup: $(READY) ## make the environment (.venv); others do it when needed; EXTRAS=dask adds its packages (gs, s3, ssh, audit)
 
 $(READY): $(wildcard requirements*.txt) src/commands/setup.py $(if $(EXTRAS),always)
 	@$(PYTHON) src/commands/setup.py $(VENV)
