@@ -93,7 +93,10 @@ def test_the_committed_settings_are_right(root: Path) -> None:
         ("features.geometry=flat", "features.geometry is 'flat': expected 'map' or 'learned'."),
         ("intervals.level=90", "intervals.level is 90: expected a number less than or equal to"),
         ("intervals.calibration_every=1", "expected a number greater than or equal to 2"),
-        ("train.params.max_depth=deep", "train.params.max_depth is 'deep': expected a number."),
+        (
+            "train.params.max_depth=deep",
+            "train.params.max_depth is 'deep': expected a whole number from 0",
+        ),
         ("train.params.depth=3", "train.params has 'depth'"),
         ("clean.min_minutes=70", "clean.min_minutes is 70 and clean.max_minutes 60"),
         ("clean.max_minutes=.inf", "clean.max_minutes: expected a finite number"),

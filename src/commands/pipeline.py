@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from commands import locks, summary
-from trip_duration import features, ingest, params
+from trip_duration import ingest, params, readiness
 from trip_duration.errors import TripDurationError
 from trip_duration.files import read_json, write_bytes, write_json
 from trip_duration.search import forget_finished
@@ -57,8 +57,7 @@ def _run(name: str, overrides: str) -> int:
     chosen = params.load(SETTINGS)
     before = SETTINGS.read_text(encoding="utf-8")
     after, chosen = params.override(before, changes) if changes else (before, chosen)
-    if chosen.features.preset == "custom":
-        features.check(chosen.features.categorical, chosen.features.numerical)
+    readiness.check(chosen)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt_all)
     code = 1

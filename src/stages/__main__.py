@@ -74,12 +74,13 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(name: str) -> None:
-    from trip_duration import interrupts, orchestration, params
+    from trip_duration import interrupts, orchestration, params, readiness
 
     dvc = orchestration.asker()
     if dvc != os.getpid():
         interrupts.end_with(dvc)
     settings = params.load()
+    readiness.check(settings)
     if orchestration.uses_cluster(name, settings):
         from trip_duration import cluster
 

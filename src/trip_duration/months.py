@@ -8,6 +8,7 @@ from trip_duration.errors import SettingsError
 __all__ = ["bounds", "parse_month"]
 
 FIRST_YEAR = 2009  # TLC's records begin in January 2009
+LAST_YEAR = 2099
 
 
 def parse_month(text: object) -> tuple[int, int]:
@@ -16,7 +17,7 @@ def parse_month(text: object) -> tuple[int, int]:
     Raises
     ------
     SettingsError
-        If the text is no month, or one before TLC's first.
+        If the text is no month, one before TLC's first, or one of another century.
     """
     found = re.fullmatch(r"([0-9]{4})-([0-9]{2})", text) if isinstance(text, str) else None
     if not found:
@@ -26,6 +27,8 @@ def parse_month(text: object) -> tuple[int, int]:
         raise SettingsError(f"{text} is not a month: the part after the dash must be 01 to 12.")
     if year < FIRST_YEAR:
         raise SettingsError(f"{text} is too early: TLC's records begin in {FIRST_YEAR}-01.")
+    if year > LAST_YEAR:
+        raise SettingsError(f"{text} is too late: expected a month up to {LAST_YEAR}-12.")
     return year, month
 
 

@@ -1,5 +1,6 @@
 """Fitting the booster: the same rows, parameters, seed and threads give the same bits."""
 
+import math
 import tempfile
 import weakref
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ __all__ = [
     "binned",
     "boost",
     "booster_params",
+    "check_device",
     "level_of",
     "load_booster",
     "matrices",
@@ -308,7 +310,7 @@ def train_best_model(
     Raises
     ------
     TripDurationError
-        If XGBoost refuses the parameters.
+        If XGBoost refuses the parameters, or what it predicts with them is not finite.
     """
     import xgboost as xgb
 
@@ -330,6 +332,11 @@ def train_best_model(
         evals_result=history,
         callbacks=[xgb.callback.EarlyStopping(rounds=early_stopping_rounds), AfterRound()],
     )
+    if not math.isfinite(booster.best_score):  # logarithmic objectives can run away
+        raise TripDurationError(
+            f"XGBoost's predictions are not finite with the parameters {params}: lower the "
+            "learning rate, or choose another objective, under search.space or train.params."
+        )
     rounds = booster.best_iteration + 1
     return Fit(
         booster=booster[:rounds],
@@ -361,6 +368,23 @@ def train_for_rounds(
     )
 
 
+def check_device(device: str) -> None:
+    """Refuse a device that this build of XGBoost cannot use.
+
+    Raises
+    ------
+    TripDurationError
+        If it is ``cuda`` and the build has no GPU code.
+    """
+    import xgboost as xgb
+
+    if device == "cuda" and not xgb.build_info().get("USE_CUDA"):
+        raise TripDurationError(
+            "train.device is 'cuda', but this build of XGBoost has no GPU code: set it to cpu, or "
+            "install xgboost in place of xgboost-cpu, as the README says."
+        )
+
+
 def _boost(
     train: "xgb.DMatrix",
     params: dict[str, Any],
@@ -373,11 +397,7 @@ def _boost(
 ) -> "xgb.Booster":
     import xgboost as xgb
 
-    if device == "cuda" and not xgb.build_info().get("USE_CUDA"):
-        raise TripDurationError(
-            "train.device is 'cuda', but this build of XGBoost has no GPU code: set it to cpu, or "
-            "install xgboost in place of xgboost-cpu, as the README says."
-        )
+    check_device(device)
     complete = booster_params(params, seed=seed, nthread=nthread, max_bin=max_bin, device=device)
     return boost(lambda given: xgb.train(given, train, verbose_eval=False, **how), params, complete)
 
