@@ -769,8 +769,8 @@ def _sentence(error: ValidationError) -> str:
     path = [str(part) for part in problem["loc"]]
     found = _shown(problem["input"])
     if problem["type"] == "extra_forbidden":
-        names = [part if part.isidentifier() else _shown(part) for part in path]
-        return f"{'.'.join(names)} is no setting: {_closest(path[-1], _siblings(path))}"
+        key = ".".join(part if part.isidentifier() else _shown(part) for part in path)
+        return f"{key} is no setting: {_closest(path[-1], _siblings(path))}"
     if path[-1:] == ["[key]"] or problem["type"] == "invalid_key":
         where = ".".join(path[:-2]) or "params.yaml"
         return f"{where} has the key {found}: expected the name of a setting."
