@@ -21,6 +21,7 @@ def test_a_month_reads_as_year_and_number() -> None:
         ("2021-01-01", "YYYY-MM"),
         ("２０２１-01", "YYYY-MM"),
         ("2008-12", "2009-01"),
+        ("9999-12", "2099-12"),
         (202101, "YYYY-MM"),
         (None, "YYYY-MM"),
     ],

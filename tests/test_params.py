@@ -2,11 +2,8 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from trip_duration import params
 from trip_duration.errors import SettingsError
@@ -164,44 +161,6 @@ def test_no_overrides_leave_the_file_as_it_is(text: str) -> None:
     assert params.override(text, {})[0] == text
 
 
-KEYS = [
-    "seed", "data", "data.source", "data.taxi", "data.train", "data.validation", "data.test",
-    "data.zones", "data.simulated", "data.simulated.trips_per_month", "data.simulated.drift",
-    "clean.min_minutes", "clean.max_minutes", "clean.max_miles", "clean.other_months",
-    "features.preset", "features.categorical", "features.folds", "search.max_evals",
-    "search.algorithm", "search.space", "search.space.max_depth", "search.timeout_minutes",
-    "train.nthread", "train.params", "train.max_bin", "train.stop_on", "train.stop_days",
-    "train.half_life", "train.level_days", "train.refit", "features.geometry",
-    "features.trend", "search.points_to_evaluate", "intervals.level", "intervals.calibration_every",
-]  # fmt: skip
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
-    ),
-    max_leaves=4,
-)
-
-
-@settings(max_examples=150, deadline=None)
-@given(key=st.sampled_from(KEYS), value=VALUES)
-def test_any_value_is_taken_or_refused_with_a_sentence(text: str, key: str, value: Any) -> None:
-    from ruamel.yaml import YAML
-
-    document = YAML(typ="safe", pure=True).load(text)
-    *groups, last = key.split(".")
-    node = document
-    for group in groups:
-        node = node[group]
-    node[last] = value
-    message = ""
-    try:
-        params.check(document)
-    except SettingsError as error:
-        message = str(error)
-    assert "\n" not in message
-
-
 def test_a_model_that_learned_from_validation_is_judged_on_test_alone(text: str) -> None:
     _, chosen = params.override(text, {"train.refit": True})
     assert chosen.judged == ["test"]
@@ -222,3 +181,54 @@ def test_a_password_in_a_url_is_not_said_again(text: str, where: str) -> None:
     with pytest.raises(SettingsError) as caught:
         params.override(text, changes)
     assert "word@" not in str(caught.value)
+
+
+def test_the_presets_have_as_many_columns_as_constraints_are_held_against() -> None:
+    from trip_duration.features import PRESETS
+
+    assert {
+        name: len([*categorical, *numerical])
+        for name, (categorical, numerical) in PRESETS.items()
+        if name in params._COLUMNS
+    } == params._COLUMNS
+
+
+@pytest.mark.parametrize(
+    ("taxi", "change", "drift"),
+    [
+        ("green", {}, 0.0),
+        ("yellow", {"clean.min_minutes": 5, "clean.max_minutes": 12}, 0.01),
+        ("fhvhv", {"clean.max_miles": 1.0}, -0.01),
+        ("green", {"clean.max_miles": 3.0, "clean.min_minutes": 15}, 0.0),
+    ],
+)
+def test_about_as_many_simulated_trips_are_kept_as_is_reckoned(
+    text: str, taxi: str, change: dict, drift: float
+) -> None:
+    from trip_duration.sources.simulated import SimulatedMonth
+
+    chosen = params.override(text, change)[1].clean
+    month = SimulatedMonth("2024-02", taxi=taxi, seed=42, trips=20_000, drift=drift)
+    trips = next(month._chunks())
+    minutes, miles = trips["seconds"] / 60, trips["miles"]
+    kept = (minutes >= chosen.min_minutes) & (minutes <= chosen.max_minutes) & (miles > 0)
+    kept &= miles <= (chosen.max_miles or 1e9)
+    assert abs(kept.mean() - params._kept("2024-02", drift, chosen)) < 0.08
+
+
+@pytest.mark.parametrize("level", [0.5, 0.9, 0.95, 0.99])
+def test_as_many_trips_are_asked_for_as_calibrate_needs(text: str, level: float) -> None:
+    import numpy as np
+
+    from trip_duration.errors import TripDurationError
+    from trip_duration.intervals import calibrate
+
+    change = {"intervals.level": level, "intervals.calibration_every": 28}
+    with pytest.raises(SettingsError) as caught:
+        params.override(text, change | {"data.simulated.trips_per_month": 100})
+    [needed] = re.findall(r"needs (\d+) trips that calibrate", str(caught.value))
+    few = np.arange(1.0, int(needed))
+    with pytest.raises(TripDurationError, match=f"needs {needed}:"):
+        calibrate(few, few + 1, few, few, level)
+    enough = np.arange(1.0, int(needed) + 1)
+    assert calibrate(enough, enough + 1, enough, enough, level).trips == int(needed)

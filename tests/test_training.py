@@ -211,3 +211,8 @@ def test_the_level_is_that_of_the_last_days() -> None:
         roles_of(stop_days=10), PARAMS, level_days=4, num_boost_round=40, early_stopping_rounds=5
     )
     assert float(booster.attr("level")) > 1.1  # the week that took longer was not learned from
+
+
+def test_predictions_that_run_away_are_one_sentence(pair: tuple) -> None:
+    with pytest.raises(TripDurationError, match="predictions are not finite"):
+        train_best_model(*pair, {"learning_rate": 1e30}, num_boost_round=3)

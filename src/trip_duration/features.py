@@ -51,6 +51,7 @@ WEEK = 7 * 24 * 60  # minutes
 CODES = 100_000  # a category is a whole number below this (vendors go to B99999), or missing: -1
 MAX_MILES = 60.0  # meters that say this or more, or 0 or less, are wrong: see `distance`
 TURN = math.radians(29)  # Manhattan's avenues run 29 degrees east of north
+LARGEST = 3e38  # XGBoost's numbers, which are float32, end there; what is larger is missing
 NEAR = 0.3  # miles added to the straight line that the driven distance is divided by
 FORMAT = 2  # of `FeatureBuilder.to_json`
 
@@ -455,7 +456,9 @@ class _Block:
             return np.where(self.metered, self.arrays["trip_distance"], np.nan)
         if name == "distance_odd":
             return (~self.metered).astype(np.float64)
-        return self.arrays[name]
+        values = self.arrays[name]
+        held = np.abs(values) < LARGEST
+        return values if held.all() else np.where(held, values, np.nan)
 
     def code(self, name: str) -> np.ndarray:
         """A feature as a category: a whole number below `CODES`, -1 where it is missing."""
@@ -932,6 +935,8 @@ class FeatureBuilder:
         builder.places = _placed(places) if located else None
         builder._levels = {name: _codes_present(seen) for name, seen in present.items()}
         tables = _learned(sums, kinds) if kinds else {}
+        # Which sign a NaN has depends on the processor; `from_json` makes them all alike too.
+        tables = {name: np.where(np.isnan(t), np.nan, t) for name, t in tables.items()}
         builder._served = {name: table[-1] for name, table in tables.items()}
         builder._held_out = {name: table[:-1].T.ravel() for name, table in tables.items()}
         return builder
