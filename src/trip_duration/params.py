@@ -133,7 +133,7 @@ _FIRST_OF_TLC = {"fhv": "2017-01", "fhvhv": "2019-02"}
 
 _FEW = 10  # trips that must be expected where one must be
 
-_MOST_BYTES = 1 << 18  # of params.yaml: a hundred thousand times what a key takes
+_MOST_BYTES = 1 << 18  # of params.yaml: forty times the file as it is
 _MOST_VALUES = 100_000  # in it, those of aliases counted where they are named
 _DEEPEST = 20
 _LONGEST = 500  # of a sentence
@@ -742,7 +742,9 @@ def _reach(name: str, arguments: list[Any]) -> tuple[float, float]:
         low, high = math.exp(low), math.exp(min(high, 700))
     if name.startswith("q"):  # hyperopt rounds what it draws to multiples of the step
         step = arguments[2]
-        low, high = (round(end / step) * step if end / step < 1e15 else end for end in (low, high))
+        low, high = (
+            round(end / step) * step if abs(end / step) < 1e15 else end for end in (low, high)
+        )
     return low, high
 
 

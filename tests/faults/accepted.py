@@ -55,6 +55,8 @@ def distribution(draw: st.DrawFn, name: str) -> dict[str, list[Any]]:
         kind = draw(st.sampled_from(sorted(set(params.DISTRIBUTIONS) - {"uniformint", "choice"})))
     if "log" in kind:
         low, high = (math.log(max(end, 1e-3)) for end in (low, high))
+    if high - low < 1e-6:
+        return {"choice": [takes.high if takes.high == 1 else 2]}
     if "normal" in kind:
         low, high = (low + high) / 2, (high - low) / 11
     step = draw(one_of(1, 2)) if takes.whole else (high - low) / draw(one_of(1, 4, 1000))
