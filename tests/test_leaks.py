@@ -11,6 +11,7 @@ from trip_duration.errors import TripDurationError
 from trip_duration.features import FeatureBuilder
 from trip_duration.files import write_parquet
 from trip_duration.leaks import ANSWER, SHARED, check, check_answer, check_encodings, check_rows
+from trip_duration.sources import simulated
 from trip_duration.sources.files import read_batches
 from trip_duration.sources.simulated import SimulatedMonth
 from trip_duration.trips import Rules, clean, sort, to_canonical
@@ -135,6 +136,15 @@ def test_what_featurize_writes_is_let_through(
     found = check(features, {"train": [train], "validation": [unseen]})
     assert set(found) == {"answer", "encodings", "rows"}
     assert found["answer"]["share"] < ANSWER
+
+
+def test_honest_features_of_few_trips_are_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 280 trips, `weekday` was taken for a column that knows the answers."""
+    monkeypatch.setattr(simulated, "CHUNK", 1 << 11)
+    train, unseen = (city.__wrapped__(month, 300) for month in ("2024-01", "2026-06"))
+    builder = FeatureBuilder.fit(train, preset="metered", places=SOMEWHERE)
+    made = builder.transform_training(train), builder.transform(unseen)
+    assert check_encodings(*made, train, unseen)["column"] is None
 
 
 def test_the_features_know_nothing_of_the_validation_answers() -> None:
