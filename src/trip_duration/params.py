@@ -860,7 +860,8 @@ def _parsed(text: str) -> Any:
         _refuse_large(found)
     except MarkedYAMLError as error:
         mark = error.problem_mark
-        reason = f" ({error.problem})" if error.problem else ""
+        problem = (error.problem or "").partition(" with value")[0]  # it might be a password
+        reason = f" ({problem})" if problem else ""
         raise ValueError(f" at line {mark.line + 1}{reason}" if mark else reason) from None
     except RecursionError:
         raise ValueError(" (nested too deep)") from None
@@ -872,7 +873,7 @@ def _parsed(text: str) -> Any:
 
 
 class _LargeError(Exception):
-    """Settings that nobody wrote by hand."""
+    """Data that is no settings, or more than anybody writes by hand."""
 
 
 def _refuse_large(whole: Any) -> None:
@@ -891,7 +892,7 @@ def _refuse_large(whole: Any) -> None:
         elif isinstance(found, list | tuple):
             waiting += [(part, depth + 1) for part in found]
         elif isinstance(found, bytes | set):
-            raise _LargeError(f"a {type(found).__name__} is no setting")
+            raise _LargeError("sets and bytes are no settings")
 
 
 def parse_overrides(text: str) -> dict[str, Any]:
