@@ -478,7 +478,7 @@ def test_what_is_taken_runs(
 ) -> None:
     ran = 0
 
-    @settings(max_examples=300 if all_faults else 14, **QUICK)
+    @settings(max_examples=120 if all_faults else 14, **QUICK)
     @given(accepted())
     def run(document: dict[str, Any]) -> None:
         nonlocal ran
