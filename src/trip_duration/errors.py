@@ -6,7 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
-__all__ = ["GO_BACK", "SettingsError", "SourceError", "TripDurationError", "disk_trouble"]
+__all__ = ["GO_BACK", "SettingsError", "SourceError", "TripDurationError", "disk_trouble", "shown"]
 
 # What DVC has cached is not computed again.
 GO_BACK = "git checkout params.yaml dvc.lock metrics plots search && make train"
@@ -102,3 +102,8 @@ def _where(error: BaseException) -> str:
 def _reason(error: BaseException) -> str:
     words = getattr(error, "strerror", None) or str(error)
     return " ".join(str(words).split())[:200]
+
+
+def shown(text: object) -> str:
+    """A path, a URL or a library's words as a sentence has them: no line break, nothing unseen."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))

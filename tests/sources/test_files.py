@@ -14,6 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from trip_duration.errors import SettingsError, SourceError, TripDurationError
 from trip_duration.sources import files
@@ -272,11 +274,38 @@ def test_an_open_quote_loses_no_line_from_the_count(tmp_path: Path) -> None:
     assert len(rows) + cut == 4
 
 
+def test_a_quote_over_several_lines_is_refused(tmp_path: Path) -> None:
+    lines = [HEADER, LINE, LINE.replace("9.5", '"9.5'), LINE, LINE]
+    message = refusal(write(tmp_path / "a.csv", "\n".join(lines)))
+    assert "quoted value that goes on over several lines" in message
+    whole = LINE.replace("9.5", '"9.5"')
+    rows, cut = read(write(tmp_path / "a.csv", "\n\n".join([HEADER, whole, LINE, whole])))
+    assert (len(rows), cut) == (3, 0)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.binary(max_size=60) | st.text("aé☃😀\n", max_size=30).map(str.encode), st.integers(4, 9))
+def test_bytes_that_are_no_text_become_question_marks(data: bytes, size: int) -> None:
+    lines = files._Lines(io.BytesIO(data))
+    parts = list(iter(lambda: lines.read(size), b""))
+    text = b"".join(parts)
+    assert text == data.decode("utf-8", "surrogateescape").encode("utf-8", "replace")
+    assert max(map(len, parts), default=0) <= size  # Arrow copies what it gets into a block
+    assert lines.count == data.count(b"\n")
+
+
+def test_a_file_in_another_encoding_is_counted_right(tmp_path: Path) -> None:
+    lines = [HEADER, LINE.replace("74", "é"), LINE, "é,1", f"{LINE},é"]
+    rows, cut = read(write(tmp_path / "a.csv", "\n".join(lines).encode("latin-1")))
+    assert [row["PULocationID"] for row in rows] == ["?", "74"]
+    assert cut == 2
+
+
 def test_lines_may_end_in_commas(tmp_path: Path) -> None:
     rows, cut = read(write(tmp_path / "a.csv", f"{HEADER}\n\r\n{LINE},,\n{LINE},,\n2021-01-01"))
     assert (len(rows), cut) == (2, 1)
     message = refusal(write(tmp_path / "b.csv", f"{HEADER}\n1,{LINE}\n"))
-    assert "5 column names but 1 fields more" in message
+    assert "5 column names but 6 values" in message
 
 
 def test_many_lines_in_many_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,14 +334,14 @@ def test_unused_columns_may_share_a_name(tmp_path: Path) -> None:
 
 def test_columns_that_make_no_trips_are_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(TripDurationError, match="PULocationID"):
-        read_batches(write(tmp_path / "a.csv", "pickup_datetime;dropoff_datetime\n"))
+        read_batches(write(tmp_path / "a.csv", "pickup_datetime,dropoff_datetime\n"))
 
 
 def test_what_is_no_data_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     assert "is empty" in refusal(write(path, b""))
     assert "web page" in refusal(write(path, b"\n<!DOCTYPE html><html></html>"))
-    assert "neither Parquet nor CSV" in refusal(write(path, HEADER))
+    assert "no Parquet as its name says" in refusal(write(path, HEADER))
     assert "neither Parquet nor CSV" in refusal(write(tmp_path / "a.csv", b"\x00\x01\x02"))
     assert "is a folder" in refusal(tmp_path)
 
