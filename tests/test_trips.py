@@ -16,7 +16,17 @@ from hypothesis import strategies as st
 
 from trip_duration.errors import TripDurationError
 from trip_duration.sources.files import read_batches
-from trip_duration.trips import REASONS, SCHEMA, Rules, clean, sort, sort_slow, to_canonical, wanted
+from trip_duration.trips import (
+    REASONS,
+    SCHEMA,
+    Rules,
+    clean,
+    refuse_other_taxi,
+    sort,
+    sort_slow,
+    to_canonical,
+    wanted,
+)
 from trip_duration.zones import load_zones
 
 PICKUP = ["2021-01-01 10:00:00", "2021-01-01 11:00:00"]
@@ -324,6 +334,48 @@ def test_fractions_of_a_second_are_cut_off(unit: str) -> None:
     assert rows(to_canonical(table), "pickup", "duration") == [(datetime(2021, 1, 1, 10), 1.0)]
 
 
+def test_times_with_a_zone_and_without_one_are_no_pair() -> None:
+    utc = pa.array([datetime(2021, 1, 1, 15)] * 2, pa.timestamp("us", "UTC"))
+    for mixed, other in (("pickup_datetime", "drop"), ("dropoff_datetime", "pick")):
+        with pytest.raises(TripDurationError, match=f"{mixed}' .UTC.") as caught:
+            to_canonical(pa.table(ROW | {mixed: utc}))
+        assert f"'{other}" in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [pa.timestamp("s"), pa.timestamp("s", "UTC"), pa.timestamp("ms")])
+def test_times_that_no_calendar_has_are_none(kind: pa.DataType) -> None:
+    year = {"s": 31_556_952, "ms": 31_556_952_000}[kind.unit]
+    times = pa.array([year, 9_000 * year, -3_000 * year, 2**62, -(2**62), None], kind)
+    row = {name: (values * 3)[:6] for name, values in ROW.items()}
+    both = {"pickup_datetime": times, "dropoff_datetime": times}
+    pickups = to_canonical(pa.table(row | both)).column("pickup").to_pylist()
+    assert [bool(pickup) for pickup in pickups] == [True, *[False] * 5]
+
+
+def test_what_nobody_can_read_may_be_told_instead_of_raised() -> None:
+    unread: dict[str, str] = {}
+    odd = ROW | {"pickup_datetime": ["soon", "later"], "DOLocationID": ["", "NA"]}
+    assert to_canonical(pa.table(odd), unread=unread).column("pickup").null_count == 2
+    assert unread.pop("pickup_datetime").startswith("Nothing in the column 'pickup_datetime'")
+    assert unread == {"dropoff_datetime": "", "PULocationID": ""}  # the other has no values
+
+
+@pytest.mark.parametrize(
+    ("name", "taxi", "other"),
+    [
+        ("tpep_pickup_datetime", "green", "yellow"),
+        ("Lpep_dropoff_datetime", "yellow", "green"),
+        ("hvfhs_license_num", "fhv", "fhvhv"),
+    ],
+)
+def test_columns_of_another_taxi_are_refused(name: str, taxi: str, other: str) -> None:
+    with pytest.raises(TripDurationError, match=f"set data.taxi to {other}") as caught:
+        refuse_other_taxi(["PULocationID", name], taxi)
+    assert repr(name) in str(caught.value)
+    refuse_other_taxi(["PULocationID", name], other)
+    refuse_other_taxi(list(ROW), taxi)
+
+
 def test_times_with_a_zone_become_new_york_wall_time() -> None:
     utc = pa.array([datetime(2021, 1, 1, 15), datetime(2021, 7, 1, 14)]).cast(
         pa.timestamp("us", "UTC")
@@ -409,7 +461,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], list[str]]] = {
         without("PULocationID") | {"Start_Lon": [-73.9] * 2},
         ["the pickup coordinates ('pickup_latitude')", "'Start_Lon'"],
     ),
-    "no columns": ({}, ["the pickup time", "none at all", "data.source"]),
+    "no columns": ({}, ["the pickup time", "no columns at all", "data.source"]),
     "coordinates without zones": (
         without("PULocationID") | COORDINATES,
         ["'Start_Lon' and 'Start_Lat'", "pickup zone", "data.zones"],

@@ -7,6 +7,7 @@ of its names mean what; names are compared without regard to case and surroundin
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trip_duration.errors import TripDurationError
+from trip_duration.errors import TripDurationError, shown
 from trip_duration.months import bounds
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ __all__ = [
     "order",
     "read_month",
     "read_parts",
+    "refuse_other_taxi",
     "sort",
     "sort_slow",
     "taken",
@@ -73,6 +75,7 @@ REASONS = {
 
 Locate = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
+_YEARS = (-62_135_596_800, 253_402_300_800)  # 0001 and 10000 begin, in seconds since 1970
 _PICKUP_BITS, _DURATION_BITS, _ROW_BITS = 22, 12, 30  # of a key of `order`
 
 # Canonical name: what TLC called it over the years, in lower case and without spaces around it.
@@ -116,6 +119,14 @@ _ALIASES = {
 # For-hire files have up to three columns that say who drove; the first with a value counts.
 _FIRST_VALUE_COUNTS = {"vendor"}
 _VENDOR_NAMES = ["CMT", "VTS", "DDS"]  # 2009 to 2014; today's VendorID 1, 2 and, gone by then, 3
+# Names that TLC gave to one kind of taxi alone.
+_TAXIS = {
+    "tpep_pickup_datetime": "yellow",
+    "tpep_dropoff_datetime": "yellow",
+    "lpep_pickup_datetime": "green",
+    "lpep_dropoff_datetime": "green",
+    "hvfhs_license_num": "fhvhv",
+}
 _MISSING = ["", "NA", "N/A", "NULL", "null", "None", "nan", "NaN", "NV", "\\N"]
 
 # What `to_canonical` gives: a pickup or a duration may be missing until `clean` has set it aside.
@@ -139,7 +150,35 @@ def wanted(names: Sequence[str]) -> list[str]:
     return [name for name in names if name in used]
 
 
-def to_canonical(batch: pa.RecordBatch | pa.Table, locate: Locate | None = None) -> pa.Table:
+def refuse_other_taxi(names: Sequence[str], taxi: str) -> None:
+    """Refuse columns that TLC gives to another kind of taxi alone.
+
+    Parameters
+    ----------
+    names : sequence of str
+        The file's columns that trips are made of.
+    taxi : str
+        ``data.taxi``.
+
+    Raises
+    ------
+    TripDurationError
+        If one is another's, like ``tpep_pickup_datetime``, which only yellow taxis have.
+    """
+    for name in names:
+        other = _TAXIS.get(_same(name), taxi)
+        if other != taxi:
+            raise TripDurationError(
+                f"The column {name!r} is one of {other} trips and data.taxi is {taxi!r}: set "
+                f"data.taxi to {other}, or point data.source at files of {taxi} trips."
+            )
+
+
+def to_canonical(
+    batch: pa.RecordBatch | pa.Table,
+    locate: Locate | None = None,
+    unread: dict[str, str] | None = None,
+) -> pa.Table:
     """Map trips of any of TLC's layouts, or trips that are canonical already, to `SCHEMA`.
 
     No row is dropped: a trip without a readable pickup time keeps a null pickup and duration, one
@@ -155,6 +194,10 @@ def to_canonical(batch: pa.RecordBatch | pa.Table, locate: Locate | None = None)
         Gives the zone id (int16, 0 where there is none) of each longitude and latitude in degrees;
         needed where the trips have coordinates in place of zones. What lies in no zone becomes 265
         (outside), coordinates that are missing or zero become 264 (unknown).
+    unread : dict, optional
+        For trips that are a part of a file: gets, by the name of each needed column that holds
+        text, a sentence if nothing in it could be read, and "" if something could. Without it the
+        sentence is raised.
 
     Returns
     -------
@@ -170,19 +213,23 @@ def to_canonical(batch: pa.RecordBatch | pa.Table, locate: Locate | None = None)
     layout = _layout(table.column_names)
     raw = {name: [_plain(table.column(c)) for c in found] for name, found in layout.items()}
 
-    pickup = _times(layout["pickup"][0], raw["pickup"][0])
+    _refuse_mixed_times(layout, raw)
+    with _reading(layout["pickup"]):
+        pickup = _times(layout["pickup"][0], raw["pickup"][0], unread)
     if "dropoff" in raw:
-        dropoff = _times(layout["dropoff"][0], raw["dropoff"][0])
+        with _reading(layout["dropoff"]):
+            dropoff = _times(layout["dropoff"][0], raw["dropoff"][0], unread)
         seconds = pc.subtract(dropoff.cast(pa.int64()), pickup.cast(pa.int64()))
         duration = pc.divide(seconds.cast(pa.float64()), 60.0)
     else:
         duration = _measures(raw["duration"][0])
     made = {"pickup": pickup, "duration": pc.if_else(pickup.is_valid(), duration, None)}
     for end in _ENDS:
-        made[f"{end}_zone"] = _zones(end, layout, raw, locate)
+        made[f"{end}_zone"] = _zones(end, layout, raw, locate, unread)
     for name, read in _OPTIONAL.items():
         if name in raw:  # more than one column only for the vendor: the first with a value counts
-            made[name] = pc.coalesce(*[_each_once(read, column) for column in raw[name]])
+            with _reading(layout[name]):
+                made[name] = pc.coalesce(*[_each_once(read, column) for column in raw[name]])
     absent = {f.name: pa.nulls(table.num_rows, f.type) for f in _LOOSE if f.name not in made}
     made |= absent
     return pa.table([made[name] for name in _LOOSE.names], schema=_LOOSE)
@@ -470,14 +517,14 @@ def _refuse_doubled(layout: dict[str, list[str]]) -> None:
 
 
 def _refuse_missing(layout: dict[str, list[str]], names: Sequence[str]) -> None:
-    found = ", ".join(repr(name) for name in names) or "none at all"
+    found = "the columns " + ", ".join(map(repr, names)) if names else "no columns at all"
     # Only canonical trips, which say `pickup`, may give a duration in place of the drop-off time.
     timeless = "pickup" in layout and "dropoff" not in layout
     if timeless and not ("duration" in layout and _same(layout["pickup"][0]) == "pickup"):
         raise TripDurationError(
-            f"These trips have no drop-off time, so no duration exists: found the columns {found}, "
-            "expected one like 'dropoff_datetime' too; TLC's fhv files of 2015 and 2016 record "
-            "pickups alone, so choose other months."
+            f"These trips have no drop-off time, so no duration exists: found {found}, expected "
+            "one like 'dropoff_datetime' too; name it so, or choose other months than those of "
+            "TLC's fhv files of 2015 and 2016, which record pickups alone."
         )
     missing = [] if "pickup" in layout else ["the pickup time (like 'tpep_pickup_datetime')"]
     for end, word in _ENDS.items():
@@ -490,8 +537,21 @@ def _refuse_missing(layout: dict[str, list[str]], names: Sequence[str]) -> None:
         missing += both if len(absent) == 2 else [f"the {word} coordinates ({absent[0]!r})"]
     if missing:
         raise TripDurationError(
-            f"These trips have no column for {' and for '.join(missing)}: found the columns "
-            f"{found}; name them as TLC does, or point data.source at files of trips."
+            f"These trips have no column for {' and for '.join(missing)}: found {found}; name them "
+            "as TLC does, or point data.source at files of trips."
+        )
+
+
+def _refuse_mixed_times(layout: dict[str, list[str]], raw: dict[str, list[pa.Array]]) -> None:
+    ends = [end for end in _ENDS if end in raw]
+    zones = [getattr(raw[end][0].type, "tz", None) for end in ends]
+    if any(zones) and None in zones:
+        told = [
+            f"{layout[end][0]!r} ({zone or 'none'})" for end, zone in zip(ends, zones, strict=True)
+        ]
+        raise TripDurationError(
+            f"The columns {' and '.join(told)} differ in whether their times carry a time zone: "
+            "expected one for both, or New York's wall time in both; correct the columns."
         )
 
 
@@ -528,16 +588,40 @@ def _text(column: pa.Array) -> pa.Array:
     return pc.if_else(missing, None, text)
 
 
-def _refuse_unreadable(name: str, text: pa.Array, parsed: pa.Array, needed: str) -> None:
-    if text.null_count < len(text) and parsed.null_count == len(parsed):
-        example = text.drop_null()[0].as_py()
+@contextmanager
+def _reading(names: Sequence[str]) -> Iterator[None]:
+    """Say which column it is that Arrow cannot read: text that is not UTF-8."""
+    try:
+        yield
+    except pa.ArrowInvalid as error:
+        columns = " or ".join(map(repr, names))
         raise TripDurationError(
+            f"The column {columns} cannot be read ({shown(str(error).splitlines()[0])}): correct "
+            "the column or point data.source at other files."
+        ) from error
+
+
+def _refuse_unreadable(
+    name: str, text: pa.Array, parsed: pa.Array, needed: str, unread: dict[str, str] | None
+) -> None:
+    if text.null_count == len(text):
+        return
+    said = ""
+    if parsed.null_count == len(parsed):
+        example = text.drop_null()[0].as_py()
+        said = (
             f"Nothing in the column {name!r} can be read: found {example!r}, expected {needed}; "
             "correct the column or point data.source at other files."
         )
+    if unread is not None:
+        unread[name] = said
+    elif said:
+        raise TripDurationError(said)
 
 
-def _numbers(column: pa.Array, name: str = "", needed: str = "") -> np.ndarray:
+def _numbers(
+    column: pa.Array, name: str = "", needed: str = "", unread: dict[str, str] | None = None
+) -> np.ndarray:
     """Finite numbers, float64, NaN where there is none; text that is no number counts as none.
 
     Where ``needed`` says what the column called ``name`` must hold, a column that has values of
@@ -547,7 +631,7 @@ def _numbers(column: pa.Array, name: str = "", needed: str = "") -> np.ndarray:
         text = _text(column)
         parsed = _parsed_numbers(text)
         if needed:
-            _refuse_unreadable(name, text, parsed, needed)
+            _refuse_unreadable(name, text, parsed, needed, unread)
     elif _is_numeric(column.type):
         parsed = column.cast(pa.float64(), safe=False)
     elif needed and not pa.types.is_null(column.type):
@@ -594,13 +678,14 @@ def _integers(
     high: int,
     name: str = "",
     needed: str = "",
+    unread: dict[str, str] | None = None,
 ) -> pa.Array:
     """`_whole` of `_numbers`; whole numbers, of which none is missing, take no detour by floats."""
     if not pa.types.is_integer(column.type) or column.null_count:
-        return _whole(_numbers(column, name, needed), dtype, low, high)
+        return _whole(_numbers(column, name, needed, unread), dtype, low, high)
     values = _numpy(column)
     if len(values) and (values.min() < low or values.max() > high):
-        return _whole(_numbers(column, name, needed), dtype, low, high)
+        return _whole(_numbers(column, name, needed, unread), dtype, low, high)
     return pa.array(values.astype(dtype))
 
 
@@ -610,15 +695,15 @@ def _measures(column: pa.Array) -> pa.Array:
     return pa.array(values, mask=missing) if missing.any() else pa.array(values)
 
 
-def _times(name: str, column: pa.Array) -> pa.Array:
-    """Wall times in New York, in whole seconds."""
+def _times(name: str, column: pa.Array, unread: dict[str, str] | None) -> pa.Array:
+    """Wall times in New York, in whole seconds, of the years 1 to 9999."""
     kind = column.type
     if pa.types.is_null(kind):
         return pa.nulls(len(column), pa.timestamp("s"))
     if _is_text(column):
         text = _text(column)
         times = _parsed_times(text)
-        _refuse_unreadable(name, text, times, "times like 2021-01-31 23:59:59")
+        _refuse_unreadable(name, text, times, "times like 2021-01-31 23:59:59", unread)
         return times
     if not pa.types.is_timestamp(kind):
         raise TripDurationError(
@@ -627,7 +712,18 @@ def _times(name: str, column: pa.Array) -> pa.Array:
         )
     if kind.tz is not None:
         column = pc.local_timestamp(column.cast(pa.timestamp(kind.unit, "America/New_York")))
-    return column.cast(pa.timestamp("s"), safe=False)
+    return _in_calendar(column.cast(pa.timestamp("s"), safe=False))
+
+
+def _in_calendar(times: pa.Array) -> pa.Array:
+    """The times, null where no calendar has them: milliseconds that were taken for seconds."""
+    seconds = times.cast(pa.int64())
+    found = pc.min_max(seconds)
+    low, high = found["min"].as_py(), found["max"].as_py()
+    if low is None or (low >= _YEARS[0] and high < _YEARS[1]):
+        return times
+    inside = pc.and_(pc.greater_equal(seconds, _YEARS[0]), pc.less(seconds, _YEARS[1]))
+    return pc.if_else(inside, times, None)
 
 
 def _parsed_times(text: pa.Array) -> pa.Array:
@@ -679,13 +775,18 @@ def _flags(column: pa.Array) -> pa.Array:
 
 
 def _zones(
-    end: str, layout: dict[str, list[str]], raw: dict[str, list[pa.Array]], locate: Locate | None
+    end: str,
+    layout: dict[str, list[str]],
+    raw: dict[str, list[pa.Array]],
+    locate: Locate | None,
+    unread: dict[str, str] | None,
 ) -> pa.Array:
     """The zones of one end of the trips, as their column says or from their coordinates."""
     zone = f"{end}_zone"
     if zone in raw:
         needed = f"zone ids from 1 to {OUTSIDE}"
-        return _integers(raw[zone][0], np.int16, 1, OUTSIDE, layout[zone][0], needed)
+        with _reading(layout[zone]):
+            return _integers(raw[zone][0], np.int16, 1, OUTSIDE, layout[zone][0], needed, unread)
     axes = [f"{end}_longitude", f"{end}_latitude"]
     if locate is None:
         found = " and ".join(repr(layout[axis][0]) for axis in axes)
@@ -693,7 +794,10 @@ def _zones(
             f"These trips give {found} in place of the {_ENDS[end]} zone: set data.zones to TLC's "
             "zone shapes (its taxi_zones.zip, or a GeoJSON file of them)."
         )
-    longitude, latitude = (_numbers(raw[axis][0], layout[axis][0], "degrees") for axis in axes)
+    with _reading([layout[axis][0] for axis in axes]):
+        longitude, latitude = (
+            _numbers(raw[axis][0], layout[axis][0], "degrees", unread) for axis in axes
+        )
     zones = np.full(len(longitude), UNKNOWN, np.int16)
     # Meters without a fix wrote zeros.
     known = ~np.isnan(longitude) & ~np.isnan(latitude) & (longitude != 0) & (latitude != 0)
