@@ -5,6 +5,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -213,7 +214,7 @@ def test_the_trips_of_another_month_are_refused(csv: params.Params, tmp_path: Pa
     ("lines", "said"),
     [
         (LINES[1:4], "all of its 3 trips were set aside"),
-        ([], "it has no rows"),
+        ([], "has no rows"),
     ],
 )
 def test_a_month_without_a_kept_trip_is_refused(
@@ -230,6 +231,19 @@ def test_an_error_in_a_column_names_the_file(csv: params.Params, tmp_path: Path)
     with pytest.raises(TripDurationError, match=r"green_2021-01\.csv: .*pickup") as caught:
         run(csv, tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_broken_copy_names_its_url(root: Path, tmp_path: Path) -> None:
+    store = fsspec.filesystem("memory")
+    store.pipe("/ingest/2021-01.parquet", b"PAR1")
+    chosen = settings(
+        root, data__source="memory://ingest/{year}-{month}.parquet", data__train=["2021-01"]
+    )
+    with pytest.raises(TripDurationError) as caught:
+        run(chosen, tmp_path)
+    store.rm("/ingest", recursive=True)
+    copy = next((tmp_path / "cache").iterdir())
+    assert str(caught.value).startswith(f"memory://ingest/2021-01.parquet: {copy} is a broken")
 
 
 def test_the_simulated_city_needs_no_file_and_states_its_noise(root: Path, tmp_path: Path) -> None:

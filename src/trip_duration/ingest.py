@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trip_duration import trips
-from trip_duration.errors import SourceError, TripDurationError
+from trip_duration.errors import SourceError, TripDurationError, shown
 from trip_duration.files import (
     ROW_GROUP,
     ahead,
@@ -52,6 +52,8 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 THREADS = 2  # that map and clean; each holds one batch
+# Reasons that no setting changes.
+_BROKEN = {"cut_record", "no_pickup_time", "no_dropoff_time", "negative_duration"}
 # Pickups are sorted, and their differences small: half the bytes of a month, and faster to write.
 _ENCODINGS = {"pickup": "DELTA_BINARY_PACKED"}
 
@@ -71,17 +73,45 @@ def _code() -> str:
     return digest.hexdigest()
 
 
+def _ledger(path: Path) -> dict[str, Any]:
+    """The ledger of the month at ``path``; empty where there is none that can be read."""
+    try:
+        found = read_json(_ledger_path(path))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _digest(path: Path | None) -> str | None:
+    try:
+        return sha256(path) if path else None
+    except OSError as error:
+        raise SourceError(
+            f"{shown(path)} could not be read ({error.strerror}): see that it is there and whole, "
+            "and run again."
+        ) from error
+
+
+def _stamp(path: Path | None) -> tuple[int, ...]:
+    """What changes when a file does: its inode, size and time."""
+    try:
+        found = path.stat() if path else None
+    except OSError:
+        return ()  # it is gone, for who reads it to say
+    return (found.st_ino, found.st_size, found.st_mtime_ns) if found else ()
+
+
 def _made_from(
-    data: Data, clean: Clean, seed: int, month: str, raw: str | None, zones: Path | None
+    data: Data, clean: Clean, seed: int, month: str, raw: str | None, zones: str | None
 ) -> str:
-    """A digest of all that decides what the month holds; ``raw`` is the digest of a local file."""
+    """A digest of all that decides what the month holds; ``raw`` and ``zones`` are files' own."""
     source: dict[str, Any] = {"source": data.source, "taxi": data.taxi, "month": month}
     if data.source == "simulated":
         source |= {"seed": seed, **data.simulated.model_dump()}
     if raw is not None:
         source["sha256"] = raw
     if zones is not None:
-        source["zones"] = sha256(zones)
+        source["zones"] = zones
     parts = [source, clean.model_dump(), _code()]
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
@@ -100,12 +130,12 @@ def current(
     A remote month counts as unchanged while its address is the same; a local file is hashed.
     """
     path = trips.month_path(folder, data.taxi, month)
-    if not (path.exists() and _ledger_path(path).exists()):
+    ledger = _ledger(path)
+    if not (ledger and path.exists()):
         return None
-    ledger = read_json(_ledger_path(path))
-    local = fetch(data, month, path.parent) if is_local(data) else None
-    raw = sha256(local) if local else None
-    same = ledger.get("made_from") == _made_from(data, clean, seed, month, raw, zones)
+    raw = _digest(fetch(data, month, path.parent)) if is_local(data) else None
+    made_from = _made_from(data, clean, seed, month, raw, _digest(zones))
+    same = ledger.get("made_from") == made_from
     return ledger if same and ledger.get("sha256") == sha256(path) else None
 
 
@@ -114,7 +144,7 @@ def made_alike(
 ) -> bool:
     """Whether a month was made as it would be made today, from the bytes that its ledger names."""
     raw = ledger.get("raw") if is_local(data) else None
-    return ledger.get("made_from") == _made_from(data, clean, seed, month, raw, zones)
+    return ledger.get("made_from") == _made_from(data, clean, seed, month, raw, _digest(zones))
 
 
 def any_changed(data: Data, folder: Path) -> bool:
@@ -125,15 +155,15 @@ def any_changed(data: Data, folder: Path) -> bool:
     if not is_local(data):
         return False
     for month in data.months:
-        ledger = _ledger_path(trips.month_path(folder, data.taxi, month))
-        found = read_json(ledger) if ledger.exists() else {}
+        found = _ledger(trips.month_path(folder, data.taxi, month))
         if "raw" not in found:
             continue
         try:
             raw = fetch(data, month, folder)
+            changed = found["raw"] != _digest(raw)
         except SourceError:
             continue  # for the stage to say
-        if raw and found["source"] == _name(data, month, raw) and found["raw"] != sha256(raw):
+        if raw and changed and found["source"] == _name(data, month, raw):
             return True
     return False
 
@@ -176,7 +206,7 @@ def fetch_zones(data: Data, cache: Path) -> Path | None:
     if data.zones is not None:
         from trip_duration.sources import files
 
-        return files.local_copy(data.zones, cache)
+        return files.local_copy(data.zones, cache, "data.zones")
     if data.source == "tlc":
         from trip_duration.sources import tlc
 
@@ -239,6 +269,7 @@ def ingest_month(
         unknown_zones=clean.unknown_zones,
     )
     city = None
+    before = _stamp(raw), _stamp(zones)
     if raw is None:
         from trip_duration.sources import simulated  # with SciPy, which files do without
 
@@ -255,14 +286,26 @@ def ingest_month(
         table, read, set_aside = _cleaned(city.batches(), rules, None)
     else:
         name = _name(data, month, raw)
-        table, read, set_aside = _read_cleaned(raw, name, rules, _lazy_locate(zones))
-    _check_month(table, name, month, read, set_aside)
+        table, read, set_aside = _read_cleaned(raw, shown(name), data.taxi, rules, zones)
+    _check_month(table, shown(name), month, read, set_aside)
     path = trips.month_path(folder, data.taxi, month)
     kept = table.num_rows
-    with ThreadPoolExecutor(1) as pool:  # has hashed the file before the trips are in order
-        hashed = pool.submit(sha256, raw) if raw is not None else None
-        write_parquet(_sorted(table), path, trips.SCHEMA, encodings=_ENCODINGS)
-        digest = hashed.result() if hashed else None
+    with ThreadPoolExecutor(1) as pool:  # has hashed the files before the trips are in order
+        hashed, shapes = pool.submit(_digest, raw), pool.submit(_digest, zones)
+
+        def written() -> Iterator[pa.Table]:
+            yield from _sorted(table)
+            hashed.result()
+            shapes.result()
+            for file, stamp in zip((raw, zones), before, strict=True):
+                if _stamp(file) != stamp:
+                    raise SourceError(
+                        f"{shown(file)} changed while it was read: wait until whatever writes it "
+                        "has finished, and run again."
+                    )
+
+        write_parquet(written(), path, trips.SCHEMA, encodings=_ENCODINGS)
+    digest = hashed.result()
     local = digest if is_local(data) else None  # what came over a network has its address alone
     ledger = {
         "source": name,
@@ -270,7 +313,7 @@ def ingest_month(
         "kept": kept,
         "set_aside": {reason: count for reason, count in sorted(set_aside.items()) if count},
         "sha256": sha256(path),
-        "made_from": _made_from(data, clean, seed, month, local, zones),
+        "made_from": _made_from(data, clean, seed, month, local, shapes.result()),
     }
     if digest is not None:
         ledger["raw"] = digest
@@ -289,16 +332,21 @@ def _name(data: Data, month: str, raw: Path) -> str:
 
 
 def _read_cleaned(
-    raw: Path, name: str, rules: trips.Rules, locate: trips.Locate | None
+    raw: Path, name: str, taxi: str, rules: trips.Rules, zones: Path | None
 ) -> tuple[pa.Table, int, Counter[str]]:
     """`_cleaned` of a file; its errors name the file, and a record cut short is set aside."""
     from trip_duration.sources import files
 
+    locate = _Places(zones) if zones else None
     try:
         reading = files.read_batches(raw)
+        trips.refuse_other_taxi(reading.columns, taxi)
         table, read, set_aside = _cleaned(reading, rules, locate)
+        if locate:
+            locate.refuse_if_none_was_found()
     except TripDurationError as error:
-        if name in str(error) or str(raw) in str(error):
+        # A copy of what a URL names has another name, which alone would tell nobody which it is.
+        if name in str(error) or (shown(raw) in str(error) and name.endswith(raw.name)):
             raise
         raise TripDurationError(f"{name}: {error}") from None
     if reading.cut_records:
@@ -311,19 +359,27 @@ def _cleaned(
 ) -> tuple[pa.Table, int, Counter[str]]:
     """The trips that are kept, the rows read, and those set aside by reason."""
 
-    def one(batch: pa.RecordBatch) -> tuple[pa.Table, int, dict[str, int]]:
-        good, counts = trips.clean(trips.to_canonical(batch, locate), rules)
-        return good, batch.num_rows, counts
+    def one(batch: pa.RecordBatch) -> tuple[pa.Table, int, dict[str, int], dict[str, str]]:
+        unread: dict[str, str] = {}
+        good, counts = trips.clean(trips.to_canonical(batch, locate, unread), rules)
+        return good, batch.num_rows, counts, unread
 
     set_aside: Counter[str] = Counter()
-    done = _in_threads(one, batches)
-    for _, _, counts in done:
+    said: dict[str, list[str]] = {}
+    goods, read = [trips.SCHEMA.empty_table()], 0
+    for good, rows, counts, unread in _in_threads(one, batches):
+        goods.append(good)
+        read += rows
         set_aside.update(counts)
-    read = sum(rows for _, rows, _ in done)
-    columns = pa.concat_tables([trips.SCHEMA.empty_table(), *(good for good, _, _ in done)]).columns
+        for name, sentence in unread.items():
+            said.setdefault(name, []).append(sentence)
+    for sentences in said.values():
+        if all(sentences):  # a column that can be read nowhere; what is amiss here and there is not
+            raise TripDurationError(sentences[0])
+    columns = pa.concat_tables(goods).columns
     # To take rows from chunks is to join them each time, so join them here; column by column, so
     # that the memory never holds two of the whole.
-    done.clear()
+    goods.clear()
     for number, column in enumerate(columns):
         columns[number] = column.combine_chunks()
     return pa.table(columns, schema=trips.SCHEMA), read, set_aside
@@ -367,34 +423,51 @@ def _sorted(table: pa.Table) -> Iterator[pa.Table]:
     return ahead(table.take(pa.array(order[start : start + ROW_GROUP])) for start in starts)
 
 
-def _lazy_locate(zones: Path | None) -> trips.Locate | None:
-    """Load the shapes at the first trip that has coordinates, and only then."""
-    if zones is None:
-        return None
-    loaded: list[Zones] = []
-    one_at_a_time = Lock()
+class _Places:
+    """The zones of places; their shapes are loaded at the first place, and only then."""
 
-    def locate(longitude: Any, latitude: Any) -> Any:
-        with one_at_a_time:
-            if not loaded:
-                loaded.append(load_zones(zones))
-        return loaded[0].locate(longitude, latitude)
+    def __init__(self, zones: Path) -> None:
+        self._path = zones
+        self._zones: Zones | None = None
+        self._one_at_a_time = Lock()
+        self._asked = self._found = 0
+        self._example = ""
 
-    return locate
+    def __call__(self, longitude: Any, latitude: Any) -> Any:
+        with self._one_at_a_time:
+            if self._zones is None:
+                self._zones = load_zones(self._path)
+            if len(longitude) and not self._example:
+                self._example = f"longitude {longitude[0]:g} and latitude {latitude[0]:g}"
+        found = self._zones.locate(longitude, latitude)
+        with self._one_at_a_time:
+            self._asked += len(found)
+            self._found += int((found > 0).sum())
+        return found
+
+    def refuse_if_none_was_found(self) -> None:
+        """Refuse places that all lie elsewhere: degrees swapped, or another city's zones."""
+        if self._asked and not self._found:
+            raise TripDurationError(
+                f"None of the {self._asked:,} places, like {self._example}, lies in a zone of "
+                f"{shown(self._path)} (data.zones): expected degrees; correct the columns of the "
+                "coordinates, or set data.zones to TLC's taxi_zones.zip."
+            )
 
 
 def _check_month(
     table: pa.Table, name: str, month: str, read: int, set_aside: Counter[str]
 ) -> None:
+    if not read:
+        raise TripDurationError(f"{name} has no rows: fetch it again, or name another month.")
     if not table.num_rows:
-        reasons = ", ".join(
-            f"{count:,} {trips.REASONS.get(reason, reason)}"
-            for reason, count in set_aside.most_common()
-            if count
-        )
-        what = f"all of its {read:,} trips were set aside ({reasons})" if read else "it has no rows"
+        counted = [(reason, count) for reason, count in set_aside.most_common() if count]
+        reasons = ", ".join(f"{trips.REASONS[reason]}: {count:,}" for reason, count in counted)
+        broken = counted[0][0] in _BROKEN
+        remedy = "correct the file" if broken else "widen the rules under clean in params.yaml"
         raise TripDurationError(
-            f"{name}: {what}: widen the rules under clean in params.yaml, or name another month."
+            f"{name}: all of its {read:,} trips were set aside ({reasons}): {remedy}, "
+            "or name another month."
         )
     start, end = (pa.scalar(moment, pa.timestamp("s")) for moment in bounds(month))
     pickup = table["pickup"]
