@@ -67,6 +67,8 @@ def ingest(params: Params) -> None:
     TRIPS.mkdir(parents=True, exist_ok=True)
     months.remove_others(TRIPS, params.data.taxi, params.data.months)
     zones = fetch_zones(params)
+    # First, so that shapes that cannot be read stop nobody after an hour's work on the months.
+    months.write_zones(params.data, params.seed, zones, Path("data/zones.parquet"))
     ledgers, missing = {}, []
     for month in params.data.months:
         known = months.current(params.data, params.clean, params.seed, month, TRIPS, zones)
@@ -80,7 +82,6 @@ def ingest(params: Params) -> None:
     except SourceError as error:
         raise explained(params, error) from error
     ledgers |= {month: ledger for (_, month, *_), ledger in zip(missing, written, strict=True)}
-    months.write_zones(params.data, params.seed, zones, Path("data/zones.parquet"))
     found = months.summary(ledgers, getattr(params.data, params.data.judged[-1]))
     write_json(found, "metrics/ingest.json")
     table("set-aside", months.ledger_rows(found), "Trips read, kept and set aside, by month.")

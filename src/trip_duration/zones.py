@@ -1,5 +1,7 @@
 """TLC's taxi zones: which zone a place lies in, and where and in which borough each zone is."""
 
+import re
+import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,11 +11,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from trip_duration.errors import TripDurationError
+from trip_duration.errors import TripDurationError, shown
 
 __all__ = ["Zones", "load_zones"]
 
 _DEGREES = "EPSG:4326"
+_POLYGONS = (3, 6)  # Polygon and MultiPolygon, as shapely counts its types
+_SOUTH = -60.0  # degrees of latitude below which there is no city: New York's longitude is -74
+_SHAPEFILE = b"\x00\x00\x27\x0a"
+_FILES = "TLC's taxi_zones.zip, a GeoJSON file of the zones or taxi_zone_lookup.csv"
+_UNSUPPORTED = "not recognized as being in a supported file format"
 # TLC's own names for the columns, then those of NYC Open Data's copies. `objectid` comes last:
 # TLC's shapes 57, 104 and 105 are parts of the zones 56 and 103; only the location id says so.
 _COLUMNS = {
@@ -137,10 +144,7 @@ def load_zones(path: str | Path) -> Zones:
     """
     path = Path(path)
     if not path.is_file():
-        raise TripDurationError(
-            f"{path} (data.zones) is not a file: expected TLC's taxi_zones.zip, a GeoJSON file of "
-            "the zones or taxi_zone_lookup.csv."
-        )
+        raise _refusal(path, f"is not a file: expected {_FILES}.")
     return _load_lookup(path) if path.suffix.lower() == ".csv" else _load_shapes(path)
 
 
@@ -149,6 +153,9 @@ def _load_lookup(path: Path) -> Zones:
 
     with _refusing(path, pa.ArrowInvalid):
         table = pyarrow.csv.read_csv(path)
+        for field in table.schema:
+            if pa.types.is_binary(field.type):  # what Arrow makes of text in Latin-1
+                raise pa.ArrowInvalid(f"the column {field.name!r} is not UTF-8")
     columns = {name: table.column(i).to_pylist() for i, name in enumerate(table.column_names)}
     zone, borough, name = _columns(path, columns)
     return Zones(zone, borough, name, source=str(path))
@@ -158,17 +165,45 @@ def _load_shapes(path: Path) -> Zones:
     import shapely
     from pyogrio.errors import DataSourceError
     from pyogrio.raw import read
+    from pyproj.exceptions import ProjError
 
-    with _refusing(path, DataSourceError, zipfile.BadZipFile):
-        meta, _, geometry, values = read(_inside(path))
+    with _refusing(path, DataSourceError, OSError, zipfile.BadZipFile, RuntimeError):
+        inside = _inside(path)
+        with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
+            meta, _, geometry, values = read(inside)  # what it warns of is checked below
     zone, borough, name = _columns(path, dict(zip(meta["fields"], values, strict=True)))
     if geometry is None or any(shape is None for shape in geometry):
-        raise TripDurationError(
-            f"{path} (data.zones) has zones without a shape: expected a polygon for each; take "
-            "TLC's taxi_zones.zip."
-        )
-    shapes = shapely.from_wkb(geometry)
-    return Zones(zone, borough, name, _in_degrees(shapes, meta["crs"]), source=str(path))
+        raise _refused_shapes(path, "zones without a shape")
+    with _refusing(path, shapely.errors.ShapelyError, ProjError), np.errstate(invalid="ignore"):
+        shapes = _in_degrees(shapely.from_wkb(geometry), meta["crs"])
+    _check_shapes(path, shapes)
+    return Zones(zone, borough, name, shapes, source=str(path))
+
+
+def _check_shapes(path: Path, shapes: np.ndarray) -> None:
+    """Refuse what no zone of a city can look like."""
+    import shapely
+
+    if shapely.is_empty(shapes).any():
+        raise _refused_shapes(path, "zones without a shape")
+    if not np.isin(shapely.get_type_id(shapes), _POLYGONS).all():
+        raise _refused_shapes(path, "zones that are points or lines")
+    places = shapely.get_coordinates(shapes)
+    degrees = (np.abs(places) <= [180, 90]).all(axis=1)  # not so for NaN
+    for good, what in ((degrees, ""), (places[:, 1] > _SOUTH, ", which may be swapped")):
+        if not good.all():
+            x, y = places[~good][0]
+            corner = f"a corner at longitude {x:g} and latitude {y:g}{what}"
+            raise _refused_shapes(path, corner)
+
+
+def _refused_shapes(path: Path, found: str) -> TripDurationError:
+    expected = "a polygon for each zone, in degrees"
+    return _refusal(path, f"has {found}: expected {expected}; take TLC's taxi_zones.zip.")
+
+
+def _refusal(path: Path, said: str) -> TripDurationError:
+    return TripDurationError(f"{shown(path)} (data.zones) {said}")
 
 
 @contextmanager
@@ -176,26 +211,50 @@ def _refusing(path: Path, *errors: type[Exception]) -> Iterator[None]:
     try:
         yield
     except errors as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise TripDurationError(
-            f"{path} (data.zones) cannot be read ({reason}): expected TLC's taxi_zones.zip, a "
-            "GeoJSON file of the zones or taxi_zone_lookup.csv."
-        ) from error
+        reason = shown(str(error).splitlines()[0].rstrip("."))
+        reason = re.sub(r"/vsizip/\S+", "it", reason)  # GDAL's own name of what is in a zip
+        if _UNSUPPORTED in reason:  # the rest is GDAL's advice to programmers
+            reason = "its format is not known"
+        raise _refusal(path, f"cannot be read ({reason}): expected {_FILES}.") from error
 
 
 def _inside(path: Path) -> str:
-    """Where the shapes are, as GDAL writes it: a zip may hold its shapefile in a folder."""
+    """Where the shapes are, as GDAL writes it: a zip may hold its shapefile in a folder.
+
+    GDAL goes by what is in a file, and some of what it knows, like the XML of its virtual formats,
+    can name other files and addresses to read: so only what it is said to be is let through.
+    """
     if path.suffix.lower() != ".zip":
+        with path.open("rb") as file:
+            head = file.read(2048)
+        if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<") or b"<OGR" in head:
+            raise _refusal(path, f"is a web page or XML: expected {_FILES}.")
         return str(path)
-    with zipfile.ZipFile(path) as file:
-        members = sorted(name for name in file.namelist() if name.lower().endswith(".shp"))
-    members = [name for name in members if not name.startswith("__MACOSX/")]
-    if len(members) != 1:
-        raise TripDurationError(
-            f"{path} (data.zones) holds {len(members)} shapefiles and one was expected: take TLC's "
-            "taxi_zones.zip."
-        )
-    return f"/vsizip/{path.resolve()}/{members[0]}"
+    with zipfile.ZipFile(path) as archive:
+        names = sorted(name for name in archive.namelist() if name.lower().endswith(".shp"))
+        names = [name for name in names if not name.startswith("__MACOSX/")]
+        if len(names) != 1:
+            raise _refusal(
+                path,
+                f"holds {len(names)} shapefiles and one was expected: take TLC's taxi_zones.zip.",
+            )
+        name = names[0]
+        if name.startswith("/") or ".." in Path(name).parts:
+            raise _refusal(
+                path, f"holds {name!r}, which leads out of it: take TLC's taxi_zones.zip."
+            )
+        members = {member.lower() for member in archive.namelist()}
+        for part in (f"{name[:-4]}.shx", f"{name[:-4]}.dbf"):
+            if part.lower() not in members:
+                raise _refusal(
+                    path, f"holds {name!r} without its {part!r}: take TLC's taxi_zones.zip."
+                )
+        with archive.open(name) as shapes:
+            if shapes.read(len(_SHAPEFILE)) != _SHAPEFILE:
+                raise _refusal(
+                    path, f"holds {name!r}, which is no shapefile: take TLC's taxi_zones.zip."
+                )
+    return f"/vsizip/{path.resolve()}/{name}"
 
 
 def _in_degrees(shapes: np.ndarray, crs: str | None) -> np.ndarray:
@@ -229,14 +288,15 @@ def _columns(path: Path, columns: dict[str, Any]) -> tuple[list[int], list[Any],
         for wanted, names in _COLUMNS.items()
     }
     if found["zone"] is None:
-        raise TripDurationError(
-            f"{path} (data.zones) has no column 'LocationID': found "
-            f"{', '.join(map(repr, columns)) or 'none'}; take TLC's taxi_zones.zip or "
-            "taxi_zone_lookup.csv."
+        names = ", ".join(map(repr, columns)) or "none"
+        raise _refusal(
+            path,
+            f"has no column 'LocationID': found {names}; take TLC's taxi_zones.zip or "
+            "taxi_zone_lookup.csv.",
         )
     zone = [_zone(path, value) for value in found["zone"]]
     if not zone:
-        raise TripDurationError(f"{path} (data.zones) holds no zones: take TLC's taxi_zones.zip.")
+        raise _refusal(path, "holds no zones: take TLC's taxi_zones.zip.")
     unsaid = [None] * len(zone)
     return zone, found["borough"] or unsaid, found["name"] or unsaid
 
@@ -248,7 +308,10 @@ def _zone(path: Path, value: object) -> int:
     except (TypeError, ValueError):
         number = float("nan")
     if not (number.is_integer() and 0 < number < 2**15):
-        raise TripDurationError(
-            f"{path} (data.zones) has a zone with the id {value!r}: expected a whole number from 1."
+        found = value.item() if isinstance(value, np.generic) else value
+        raise _refusal(
+            path,
+            f"has a zone with the id {found!r}: expected a whole number from 1 to {2**15 - 1}; "
+            "take TLC's taxi_zones.zip or taxi_zone_lookup.csv.",
         )
     return int(number)
