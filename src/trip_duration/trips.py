@@ -543,8 +543,9 @@ def _refuse_missing(layout: dict[str, list[str]], names: Sequence[str]) -> None:
 
 
 def _refuse_mixed_times(layout: dict[str, list[str]], raw: dict[str, list[pa.Array]]) -> None:
-    ends = [end for end in _ENDS if end in raw]
-    zones = [getattr(raw[end][0].type, "tz", None) for end in ends]
+    """Refuse two columns of times of which one alone carries a time zone: hours lie between."""
+    ends = [end for end in _ENDS if end in raw and pa.types.is_timestamp(raw[end][0].type)]
+    zones = [raw[end][0].type.tz for end in ends]
     if any(zones) and None in zones:
         told = [
             f"{layout[end][0]!r} ({zone or 'none'})" for end, zone in zip(ends, zones, strict=True)

@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
-from tests.pipeline.conftest import Clone, make_clone  # noqa: F401
+from tests.pipeline.conftest import Clone
 
 from trip_duration import ingest, params
 from trip_duration.errors import SourceError, TripDurationError, shown
@@ -1679,7 +1679,7 @@ STAGE = (
 @pytest.fixture(scope="module")
 def clone(
     all_faults: bool,
-    make_clone: Callable[[Path], Clone],  # noqa: F811
+    make_clone: Callable[[Path], Clone],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Clone]:
     """A clone in which January and a good February are ingested."""

@@ -410,7 +410,7 @@ def _checked(path: Path, key: str = "data.source") -> Path:
         raise SourceError(f"{at} is a folder: {key} {one}.")
     if not stat.S_ISREG(mode):
         raise SourceError(f"{at} is a pipe, a socket or a device: {key} {one}.")
-    if not os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
+    if not os.access(path, os.R_OK, effective_ids=os.geteuid() != os.getuid()):
         raise _forbidden(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)), key)
     return path
 
