@@ -10,6 +10,7 @@ import gzip
 import io
 import json
 import os
+import random
 import shutil
 import socket
 import stat
@@ -1575,6 +1576,58 @@ def test_what_cannot_be_read_in_some_batches_is_set_aside(
     path.write_bytes(parquet(trips(**{P: [""] * 8 + ["soon"] * 24 + ["later"] * 8})))
     with pytest.raises(TripDurationError, match=r"Nothing in the column .* found 'soon'"):
         stage(chosen, folder)
+
+
+def damaged(whole: bytes, draw: random.Random) -> bytes:
+    """Bytes of which some are others, are missing, or are too many."""
+    found = bytearray(whole)
+    for _ in range(draw.choice([1, 1, 2, 5, 40])):
+        at = draw.randrange(len(found))
+        what = draw.random()
+        if what < 0.6:
+            found[at] = draw.randrange(256)
+        elif what < 0.8:
+            del found[at : at + draw.randrange(1, 30)]
+        else:
+            found[at:at] = bytes(draw.choices(b'",\n\0\xff\r;', k=3))
+    return bytes(found)
+
+
+WHOLES = [
+    ("green_2024-02.parquet", WHOLE),
+    ("green_2024-02.parquet", parquet(trips(), compression="zstd", data_page_version="2.0")),
+    (CSV["name"], csv()),
+    (GZ["name"], gzip.compress(csv(), mtime=0)),
+    (ZIP["name"], zipped(**{"a.csv": csv()})),
+]
+
+
+def test_damage_anywhere(
+    all_faults: bool, folder: Path, root: Path, record_property: Callable[[str, object], None]
+) -> None:
+    draw, tried = random.Random(5), 400 if all_faults else 50
+    ended = {True: 0, False: 0}
+    for _ in range(tried):
+        name, whole = draw.choice(WHOLES)
+        (folder / name).write_bytes(damaged(whole, draw))
+        chosen = chosen_for(root, folder, name)
+        ledger, said = None, ""
+        try:
+            ledger = stage(chosen, folder)
+        except TripDurationError as error:
+            said = str(error)
+        assert said.isprintable()
+        months = sorted((folder / "trips").glob("*2024-02*"))
+        assert len(months) == (2 if ledger else 0)
+        if ledger:
+            assert ledger["kept"] + sum(ledger["set_aside"].values()) == ledger["read"]
+        ended[bool(ledger)] += 1
+        for path in [*months, folder / name]:
+            path.unlink()
+    assert min(ended.values()) > 0
+    record_property("tried", tried)
+    record_property("fault", f"{tried:,} times: bytes changed, lost or added anywhere")
+    record_property("said", f"{ended[False]:,} sentences, {ended[True]:,} ledgers that add up")
 
 
 # What takes longer
