@@ -1,12 +1,20 @@
-"""What is said of disks that are full or shut."""
+"""What is said: of disks that are full or shut, and without credentials."""
 
 import errno
+import pickle
 import sqlite3
 from pathlib import Path
 
 import pytest
 
-from trip_duration.errors import GO_BACK, disk_trouble
+from trip_duration.errors import (
+    GO_BACK,
+    SettingsError,
+    SourceError,
+    TripDurationError,
+    disk_trouble,
+    redacted,
+)
 
 
 @pytest.mark.parametrize(
@@ -38,3 +46,41 @@ def test_the_reason_may_lie_below(tmp_path: Path) -> None:
 @pytest.mark.parametrize("error", [ValueError("no"), FileNotFoundError(errno.ENOENT, "No", "x")])
 def test_other_errors_are_not_the_disks(error: Exception, tmp_path: Path) -> None:
     assert disk_trouble(error, tmp_path) is None
+
+
+@pytest.fixture
+def secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2/hunter2")
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:through-the-wall@127.0.0.1:1")
+    monkeypatch.setenv("GIT_AUTHOR_NAME", "trip-duration")
+    monkeypatch.setenv("SOME_TOKEN", "short")
+
+
+@pytest.mark.usefixtures("secrets")
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("can't open s3://me:word@host/x?sig=abc now", "can't open s3://host/x?sig=… now"),
+        ("'https://token@host:80/x'", "'https://host:80/x'"),
+        ("postgresql://me:a/b@c@host/x", "postgresql://host/x"),
+        ("url: /x?a=1&X-Amz-Signature=abc&b=2)", "url: /x?a=1&X-Amz-Signature=…&b=2)"),
+        ("the key hunter2/hunter2 is wrong", "the key … is wrong"),
+        ("in a query: hunter2%2Fhunter2", "in a query: …"),
+        ("the proxy knows no through-the-wall", "the proxy knows no …"),
+        ("Unable to locate credentials", "Unable to locate credentials"),
+        ("trip-duration, in short", "trip-duration, in short"),
+        ("http://127.0.0.1:80/a@b and https://host/?author=x", None),
+        ("did you mean data.zones? Mail me@host: key=1", None),
+    ],
+)
+def test_credentials_are_not_said(text: str, said: str | None) -> None:
+    assert redacted(text) == (said or text)
+
+
+@pytest.mark.usefixtures("secrets")
+@pytest.mark.parametrize("kind", [TripDurationError, SettingsError, SourceError])
+def test_no_sentence_holds_any(kind: type[TripDurationError]) -> None:
+    error = kind("https://me:word@host/x and hunter2/hunter2")
+    for one in (error, pickle.loads(pickle.dumps(error))):
+        assert str(one) == "https://host/x and …"
+        assert "word" not in repr(one)

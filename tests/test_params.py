@@ -175,12 +175,27 @@ def test_addresses_of_schedulers_are_taken(text: str, address: str) -> None:
     assert params.override(text, taken)[1].engine.dask_scheduler == address
 
 
-@pytest.mark.parametrize("where", ["dask_scheduler=tcp", "storage=s3"])
-def test_a_password_in_a_url_is_not_said_again(text: str, where: str) -> None:
-    changes = params.parse_overrides(f"engine.{where}://me:word@host:1/x")
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "engine.dask_scheduler=tcp://me:canary@host:1/x",
+        "engine.storage=s3://me:canary@host:1/x",
+        "engine.storage=s3://host/x?token=canary",
+        "data.zones=https://host/zones.zip?X-Amz-Signature=canary",
+        "data.zones=https://canary@host/zones.zip",
+        "data.zones=[https://me:canary@host/zones.zip]",
+        "data.source=https://me:canary@host/{year}-{month}.parquet",
+        "data.source=https://me:canary@host/{year}.parquet",
+        "data.source=https://host/{year}-{month}.csv?sv=1&sig=canary",
+        "data.source=simplecache::sftp://me:ca/canary@host/{year}-{month}.csv",
+        "data.zones={https://me:canary@host/",
+        "https://me:canary@host/zones.zip",
+    ],
+)
+def test_a_password_in_a_url_is_refused_and_not_said_again(text: str, setting: str) -> None:
     with pytest.raises(SettingsError) as caught:
-        params.override(text, changes)
-    assert "word@" not in str(caught.value)
+        params.override(text, params.parse_overrides(setting))
+    assert "canary" not in str(caught.value)
 
 
 def test_the_presets_have_as_many_columns_as_constraints_are_held_against() -> None:
@@ -232,3 +247,16 @@ def test_as_many_trips_are_asked_for_as_calibrate_needs(text: str, level: float)
         calibrate(few, few + 1, few, few, level)
     enough = np.arange(1.0, int(needed) + 1)
     assert calibrate(enough, enough + 1, enough, enough, level).trips == int(needed)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "https://host:8443/a@b/{year}-{month}.parquet",
+        "https://host/export?year={year}&month={month}&author=tlc&keyword=taxi",
+        "sftp://me@host/{taxi}/{year}-{month}.csv",
+        "abfs://container@account.dfs.core.windows.net/{year}-{month}.parquet",
+    ],
+)
+def test_a_url_without_a_password_is_taken(text: str, source: str) -> None:
+    assert params.override(text, {"data.source": source})[1].data.source == source

@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
     if "OMP_WAIT_POLICY" not in os.environ:  # it sets the count as well, and is the user's own
         for variable, value in THREADS.items():  # read once, as libgomp is loaded with XGBoost
             os.environ.setdefault(variable, value)
-    from trip_duration.errors import TripDurationError, disk_trouble
+    from trip_duration.errors import TripDurationError, disk_trouble, redacted
     from trip_duration.interrupts import INTERRUPTED, end_in_time
 
     end_in_time(SECONDS, lambda: _say_interrupted(names[0]))
@@ -66,7 +66,7 @@ def main(arguments: list[str]) -> int:
         trouble = disk_trouble(error, ROOT)
         if trouble:
             return _fail(f"{names[0]}: {trouble}")
-        first = next(iter(str(error).splitlines()), "no reason given")
+        first = next(iter(redacted(error).splitlines()), "no reason given")
         return _fail(
             f"{names[0]} failed unexpectedly: {type(error).__name__}: {first} (where: run it again "
             "with DEBUG=1)"

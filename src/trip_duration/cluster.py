@@ -17,7 +17,6 @@ import logging
 import os
 import platform
 import queue
-import re
 import socket
 import sys
 import time
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
 
     from trip_duration.params import Engine
 
-__all__ = ["Cluster", "Home", "Storage", "check", "code_digest", "opened", "safe"]
+__all__ = ["Cluster", "Home", "Storage", "check", "code_digest", "opened"]
 
 T = TypeVar("T")
 
@@ -56,7 +55,6 @@ DECISIVE = (
 )
 # Stores whose writes are whole or not there; in others a file is renamed once it is whole.
 WHOLE = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl"})
-SECRET = re.compile(r"key|secret|token|passw|credential", re.I)
 
 _log = logging.getLogger(__name__)
 _known: set[str] = set()  # on a worker: the code that was found to be the driver's
@@ -115,16 +113,6 @@ def code_digest() -> str:
     return digest.hexdigest()
 
 
-def safe(text: str) -> str:
-    """A text without what it may hold of credentials: users in URLs, queries, secret variables."""
-    text = re.sub(r"(\w://)[^/\s@]+@", r"\1", text)
-    text = re.sub(r"(\w://[^\s?]+)\?\S+", r"\1", text)
-    for name, value in os.environ.items():
-        if SECRET.search(name) and len(value) >= 8:
-            text = text.replace(value, "…")
-    return text
-
-
 # -- storage -------------------------------------------------------------------------------------
 
 
@@ -165,7 +153,7 @@ class Storage:
             system.get_file(f"{base}/{digest}", str(temporary))
             if sha256(temporary) != digest:
                 raise TripDurationError(
-                    f"{safe(self.url)}/{digest} does not hold what its name says: remove it there, "
+                    f"{self.url}/{digest} does not hold what its name says: remove it there, "
                     "and run the command again."
                 )
 
@@ -184,8 +172,8 @@ class Storage:
         except Exception as error:  # each kind of store has errors of its own
             first = next(iter(str(error).splitlines()), "") or "no reason given"
             raise TripDurationError(
-                f"engine.storage {safe(self.url)} can't be {what} ({type(error).__name__}: "
-                f"{safe(first)}): correct it, or give the driver and the workers what the store "
+                f"engine.storage {self.url} can't be {what} ({type(error).__name__}: "
+                f"{first}): correct it, or give the driver and the workers what the store "
                 "asks for in their environment."
             ) from None
 
@@ -602,7 +590,7 @@ def _check_workers(client: "Client", home: Home) -> None:
         if isinstance(found, Exception):
             raise TripDurationError(
                 f"the Dask worker {worker} can't run code of this process "
-                f"({type(found).__name__}: {safe(str(found))}): start it with the same Python, "
+                f"({type(found).__name__}: {found}): start it with the same Python, "
                 f"from {home.root}."
             )
         if found.get("code") != home.code:

@@ -1,12 +1,22 @@
-"""Errors that are meant for a person: one sentence, no traceback."""
+"""Errors that are meant for a person: one sentence, no traceback, no credentials."""
 
 import errno
 import os
 import re
 import shutil
 from pathlib import Path
+from urllib.parse import quote
 
-__all__ = ["GO_BACK", "SettingsError", "SourceError", "TripDurationError", "disk_trouble", "shown"]
+__all__ = [
+    "GO_BACK",
+    "SettingsError",
+    "SourceError",
+    "TripDurationError",
+    "disk_trouble",
+    "holds_credentials",
+    "redacted",
+    "shown",
+]
 
 # What DVC has cached is not computed again.
 GO_BACK = "git checkout params.yaml dvc.lock metrics plots search && make train"
@@ -16,9 +26,58 @@ _FULL_NUMBERS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _SHUT = re.compile(r"read-only|readonly|permission denied|not permitted", re.I)
 _SHUT_NUMBERS = {errno.EROFS, errno.EACCES, errno.EPERM}
 
+# A name that says so: of a variable in the environment, or of a field in a URL's query.
+_SECRET = re.compile(
+    r"key(?![a-z])|secret|token|passw|pwd|credential|signature|auth(?!or)|jwt", re.I
+)
+_FIELD = re.compile(
+    r"([?&;#](?:sig|policy|[\w.%-]*(?:" + _SECRET.pattern + r")[\w.%-]*)=)[^\s&;#'\"]+", re.I
+)
+_PASSWORD = r"[^\s/@:]*:(?!\d+(?:[/\s]|$))\S*@"  # with its user; a port is none
+_USER = re.compile(rf"(\w://)(?:{_PASSWORD}|[^\s/?#]*@)")
+_LOGIN = re.compile(rf"https?://[^\s/?#]*@|\w://{_PASSWORD}")
+_LEAST = 8  # characters of a variable's value that is looked for: a shorter one is any word
+
+
+def redacted(text: object) -> str:
+    """A text without credentials: users in URLs, signatures in queries, secret variables' values.
+
+    A variable of the environment is secret if its name says so (``…_KEY``, ``…_TOKEN``, …), and so
+    is the password of a URL that any variable holds, such as a proxy's.
+    """
+    said = _FIELD.sub(r"\1…", _USER.sub(r"\1", str(text)))
+    for secret in _secrets():
+        said = said.replace(secret, "…")
+    return said
+
+
+def holds_credentials(url: str) -> bool:
+    """Whether a URL holds a password, a token or a signature.
+
+    A user alone is one only in ``http`` and ``https``: ``sftp://me@host`` and Azure's
+    ``abfs://container@account`` are addresses.
+    """
+    return bool(_LOGIN.search(url) or _FIELD.search(url))
+
+
+def _secrets() -> list[str]:
+    found = set()
+    for name, value in os.environ.items():
+        if _SECRET.search(name):
+            found.add(value)
+        found |= {word.partition(":")[2] for word in re.findall(r"\w://([^\s/]*:[^\s/]*)@", value)}
+    found = {secret for secret in found if len(secret) >= _LEAST}
+    return sorted(found | {quote(secret, safe="") for secret in found}, key=len, reverse=True)
+
 
 class TripDurationError(Exception):
-    """What was found, where, what was expected and what to do, in one sentence."""
+    """What was found, where, what was expected and what to do, in one sentence.
+
+    What it says is `redacted`, whoever reads it: a person, a log, MLflow or Prefect.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(redacted(message))
 
 
 class SettingsError(TripDurationError):

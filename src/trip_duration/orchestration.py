@@ -34,7 +34,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
-from trip_duration.errors import SourceError, TripDurationError
+from trip_duration.errors import SourceError, TripDurationError, redacted
 
 if TYPE_CHECKING:
     import psutil
@@ -230,8 +230,9 @@ def serve(root: str | Path) -> None:
             ours.append(mlflow)
         for server in ours:
             _wait(server, PATIENCE)
-        print(f"Prefect  {prefect.address if prefect else os.environ.get('PREFECT_API_URL', '-')}")
-        print(f"MLflow   {mlflow.address if mlflow else store}")
+        elsewhere = redacted(os.environ.get("PREFECT_API_URL", "-"))
+        print(f"Prefect  {prefect.address if prefect else elsewhere}")
+        print(f"MLflow   {mlflow.address if mlflow else redacted(store)}")
         print("Ctrl-C ends both.", flush=True)
         while all(_process(server.pid, server.created) for server in ours) or not ours:
             time.sleep(POLL)

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from trip_duration.errors import SettingsError
+from trip_duration.errors import SettingsError, holds_credentials
 from trip_duration.months import bounds, parse_month
 
 __all__ = [
@@ -226,6 +226,12 @@ class Data(_Settings):
     def span(self) -> str:
         """The taxi and the months, as people write them: ``green 2021-01 … 2021-02``."""
         return f"{self.taxi} {self.months[0]} … {self.months[-1]}"
+
+    @model_validator(mode="after")  # the first of them: the others may repeat what they refuse
+    def _public(self) -> "Data":
+        _check_no_credentials("data.source", self.source)
+        _check_no_credentials("data.zones", self.zones or "")
+        return self
 
     @model_validator(mode="after")
     def _apart(self) -> "Data":
@@ -435,11 +441,7 @@ class Engine(_Settings):
                     "engine.storage is no URL: expected one like s3://bucket/folder or "
                     "file:///mnt/shared, or null where all workers see this folder."
                 )
-            if "@" in rest or "?" in rest:
-                raise ValueError(
-                    "engine.storage holds a user, a password or a query: expected the plain URL; "
-                    "credentials come from the environment, as the store's own tools read them."
-                )
+            _check_no_credentials("engine.storage", self.storage)
             if kind == "memory":
                 raise ValueError(
                     "engine.storage is in memory://, which each process has for itself: expected "
@@ -649,6 +651,16 @@ def _check_names(where: str, names: dict[str, Any]) -> None:
             raise ValueError(
                 f"{where} has both {name} and {usual}, which are one parameter: name it once."
             )
+
+
+def _check_no_credentials(where: str, url: str) -> None:
+    """Refuse what git would keep for ever: params.yaml, dvc.lock and metrics are committed."""
+    if holds_credentials(url):
+        raise ValueError(
+            f"{where} holds a password, a token or a signature: expected the plain URL, since "
+            "params.yaml is committed; credentials come from the environment, as the store's own "
+            "tools read them, or for http(s) from ~/.netrc."
+        )
 
 
 def _check_value(where: str, name: str, value: Any) -> None:

@@ -23,7 +23,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from trip_duration.errors import TripDurationError
+from trip_duration.errors import TripDurationError, redacted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -180,7 +180,7 @@ def _never_fatal(function: Callable[P, R]) -> Callable[P, R | None]:
 
 
 def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return f"{type(error).__name__}: {' '.join(redacted(error).split())[:300]}"
 
 
 # -- what a run came from ------------------------------------------------------------------------
