@@ -391,12 +391,26 @@ def fetching(attempts: int = 5, seconds: float = 2.0) -> dict[str, Any]:
 
 @contextmanager
 def waiting_as_asked(longest: float = 120.0) -> Iterator[None]:
-    """Wait as long as a server asked in ``Retry-After`` before its error goes on to a retry."""
+    """Wait as long as a server asked in ``Retry-After`` before its error goes on to a retry.
+
+    Raises
+    ------
+    SourceError
+        What was caught; no longer transient where the server asked for more than ``longest``
+        seconds, since to come back earlier is what it asked not to do.
+    """
     try:
         yield
     except SourceError as error:
-        if error.transient and error.retry_after:
-            time.sleep(min(error.retry_after, longest))
+        wait = error.retry_after or 0.0
+        if error.transient and wait > longest:
+            raise SourceError(
+                f"{str(error).rstrip('.')}; it asks for {wait / 60:,.0f} minutes without another "
+                "request, so run the command again after that.",
+                status=error.status,
+            ) from None
+        if error.transient and wait:
+            time.sleep(wait)
         raise
 
 

@@ -1,99 +1,26 @@
 """Downloads, against a server of our own on 127.0.0.1 that misbehaves in TLC's ways."""
 
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from email.utils import format_datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from tests.misbehaving import OTHER, WHOLE, Answers, Server, file, free_port, serving, status
 
 from trip_duration.errors import SettingsError, SourceError
 from trip_duration.files import read_json, sha256
 from trip_duration.sources import tlc
 
-WHOLE = b"PAR1" + bytes(range(256)) * 1200 + b"PAR1"
-OTHER = b"PAR1" + bytes(reversed(range(256))) * 1200 + b"PAR1"
-CUT = 1 << 17  # whole chunks, because a broken connection may lose the last part of one
+CUT = 1 << 17  # bytes
 PARTIAL = ".trips.parquet.download"
-
-
-class Answers(BaseHTTPRequestHandler):
-    """Gives one answer of ``server.script`` for each request; the last one again and again."""
-
-    server: "Server"
-
-    def do_GET(self) -> None:
-        self.server.requests.append((self.command, dict(self.headers)))
-        script = self.server.script
-        answer = script.pop(0) if len(script) > 1 else script[0]
-        answer(self)
-
-    do_HEAD = do_GET  # noqa: N815
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-class Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Answers)
-        self.script: list[Callable[[Answers], None]] = []
-        self.requests: list[tuple[str, dict[str, str]]] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/trips.parquet"
-
-
-def status(code: int, body: bytes = b"", **headers: str) -> Callable[[Answers], None]:
-    def answer(request: Answers) -> None:
-        request.send_response(code)
-        for name, value in headers.items():
-            request.send_header(name.replace("_", "-"), value)
-        request.send_header("Content-Length", str(len(body)))
-        request.end_headers()
-        if request.command == "GET":
-            request.wfile.write(body)
-
-    return answer
-
-
-def file(
-    body: bytes = WHOLE, etag: str = '"one"', cut: int | None = None, ranges: bool = True
-) -> Callable[[Answers], None]:
-    """A file server as in RFC 9110; ``cut``: it hangs up after so many bytes of the body."""
-
-    def answer(request: Answers) -> None:
-        asked = request.headers.get("Range")
-        start = 0
-        if ranges and asked and request.headers.get("If-Range") == etag:
-            start = int(asked.removeprefix("bytes=").removesuffix("-"))
-        request.send_response(206 if start else 200)
-        if start:
-            request.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
-        if etag:
-            request.send_header("ETag", etag)
-        request.send_header("Content-Length", str(len(body) - start))
-        request.end_headers()
-        if request.command == "GET":
-            request.wfile.write(body[start:][:cut])
-
-    return answer
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+    with serving() as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture
@@ -141,7 +68,8 @@ def test_a_whole_file_arrives_once_and_is_known_again(server: Server, path: Path
     assert path.read_bytes() == WHOLE
     assert leftovers(path) == set()
     note = read_json(path.with_name("trips.parquet.json"))
-    assert note == {"etag": '"one"', "length": len(WHOLE), "sha256": sha256(path)}
+    version = {"etag": '"one"', "length": len(WHOLE), "modified": ""}
+    assert note == {**version, "sha256": sha256(path)}
 
     assert tlc.unchanged(server.url, path)
     assert [method for method, _ in server.requests] == ["GET", "HEAD"]
@@ -204,12 +132,6 @@ def test_retry_after_is_passed_on(server: Server, path: Path) -> None:
     assert refused(server.url, path).retry_after == 7.0
     assert refused(server.url, path).retry_after == pytest.approx(90, abs=10)
     assert refused(server.url, path).retry_after is None
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_nobody_there_is_worth_another_try(server: Server, path: Path) -> None:
@@ -319,7 +241,7 @@ def test_a_web_page_is_no_data(server: Server, path: Path, answer: Callable) -> 
     assert leftovers(path) == set()
 
 
-@pytest.mark.parametrize("body", [b"", b"PAR1 and no footer", b"no header PAR1", b'{"error": 1}'])
+@pytest.mark.parametrize("body", [b"", b"no header PAR1", b'{"error": 1}'])
 def test_what_is_no_parquet_is_refused(server: Server, path: Path, body: bytes) -> None:
     server.script = [file(body)]
     error = refused(server.url, path)

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 
@@ -89,7 +90,8 @@ def local_copy(url: str, cache_dir: str | Path, key: str = "data.source") -> Pat
     """Give a file on this machine: a path itself, or a copy of what a URL names.
 
     A copy is made anew unless the store says (by ETag, time of change and size) that it has not
-    changed since. It comes under a temporary name first, so what is there is whole.
+    changed since. It comes under a temporary name first, so what is there is whole; what broke off
+    over http(s) is continued by the next attempt, as `tlc.download` does it.
 
     Parameters
     ----------
@@ -112,6 +114,8 @@ def local_copy(url: str, cache_dir: str | Path, key: str = "data.source") -> Pat
     from fsspec.implementations.local import LocalFileSystem
 
     try:
+        if url.startswith(("http://", "https://")):
+            return _downloaded(url, Path(cache_dir))
         system, name = fsspec.url_to_fs(url)
         if isinstance(system, LocalFileSystem):
             return _checked(Path(name), key)
@@ -126,15 +130,31 @@ def local_copy(url: str, cache_dir: str | Path, key: str = "data.source") -> Pat
         raise SourceError(
             f"{url} may not be read ({error}): give this machine the credentials that the store of "
             f"{key} asks for."
-        ) from error
+        ) from None  # these errors may hold credentials, and Prefect keeps what one comes from
     except (ImportError, ValueError) as error:
-        raise SourceError(f"{url} cannot be opened ({error}): correct {key}.") from error
+        raise SourceError(f"{url} cannot be opened ({error}): correct {key}.") from None
     except Exception as error:  # each kind of store has errors of its own
         reason = str(error) or type(error).__name__
         raise SourceError(
             f"{url} could not be fetched ({reason}): try again, or correct {key}.",
             transient=True,
-        ) from error
+        ) from None
+
+
+def _downloaded(url: str, cache_dir: Path) -> Path:
+    from trip_duration.sources import tlc
+
+    path = _copy_path(cache_dir, url, urlsplit(url).path)
+    if not tlc.unchanged(url, path):
+        tlc.download(url, path)
+    return path
+
+
+def _copy_path(folder: Path, identity: str, name: str) -> Path:
+    """A name of its own in the folder, whatever a URL holds; people know the file by its end."""
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
+    last = re.sub(r"[^A-Za-z0-9._-]", "_", name.rsplit("/", 1)[-1])
+    return folder / f"{digest}-{last[-80:]}"
 
 
 def _copied(system: Any, name: str, url: str, cache_dir: Path) -> Path:
@@ -143,8 +163,7 @@ def _copied(system: Any, name: str, url: str, cache_dir: Path) -> Path:
         raise SourceError(f"{url} is a folder: data.source must name one file for each month.")
     version = [str(info[key]) for key in _VERSIONS if info.get(key) is not None]
     identity = "\n".join([url, str(info.get("size")), *version])
-    digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
-    path = cache_dir / f"{digest}-{Path(name).name}"
+    path = _copy_path(cache_dir, identity, name)
     if version and path.is_file():
         return path
     with atomic(path) as temporary:
