@@ -1,11 +1,13 @@
 """Predictions: from trips to minutes and their intervals, the same way for all who need them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from trip_duration.errors import TripDurationError
 from trip_duration.files import read_json
 from trip_duration.intervals import Calibration
 from trip_duration.training import load_booster, predict
@@ -21,6 +23,9 @@ __all__ = ["FILES", "Model", "load", "predict_features", "predict_minutes", "pre
 
 FILES = ("model.ubj", "features.json", "intervals.ubj", "intervals.json")
 """The files of a model: the booster, the features, the quantiles and their calibration."""
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -69,16 +74,32 @@ class Model:
 
 
 def load(folder: str | Path = "models") -> Model:
-    """Read a model's four files (`FILES`)."""
+    """Read a model's four files (`FILES`), which hold data alone: a stranger's may be read too.
+
+    Raises
+    ------
+    TripDurationError
+        If one of them is not what its name says.
+    """
     from trip_duration.features import FeatureBuilder
 
     booster, features, quantiles, calibration = (Path(folder) / name for name in FILES)
     return Model(
-        booster=load_booster(booster),
-        builder=FeatureBuilder.from_json(read_json(features)),
-        quantiles=load_booster(quantiles),
-        calibration=Calibration.from_json(read_json(calibration)),
+        booster=_data(load_booster, booster),
+        builder=FeatureBuilder.from_json(_data(read_json, features)),
+        quantiles=_data(load_booster, quantiles),
+        calibration=Calibration.from_json(_data(read_json, calibration)),
     )
+
+
+def _data(read: Callable[[Path], T], path: Path) -> T:
+    try:
+        return read(path)
+    except ValueError as error:  # JSON's, UTF-8's and XGBoost's own are of this kind
+        found = path.read_bytes()[:8] if path.is_file() else b""
+        raise TripDurationError(
+            f"{path} begins with {found!r} and is no whole file of a model: run `make train` again."
+        ) from error
 
 
 def predict_minutes(

@@ -194,6 +194,9 @@ def _version(name: str) -> str:
         return ""
 
 
+_KINDS = {"number": int, "params": dict, "loss": int | float | None, "rounds": int, "error": str}
+
+
 class Journal:
     """Trials that succeeded, one JSON line each, on the disk before the next is begun.
 
@@ -221,7 +224,8 @@ class Journal:
                 trial = replace(trial, forecasts=tuple(trial.forecasts))
             except (ValueError, TypeError):
                 continue
-            trials[trial.number] = trial
+            if all(isinstance(getattr(trial, name), kind) for name, kind in _KINDS.items()):
+                trials[trial.number] = trial
         return trials
 
     def add(self, trial: Trial) -> None:

@@ -227,8 +227,11 @@ def _inside(path: Path) -> str:
     if path.suffix.lower() != ".zip":
         with path.open("rb") as file:
             head = file.read(2048)
-        if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<") or b"<OGR" in head:
+        start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+        if start.startswith(b"<") or b"<OGR" in head:
             raise _refusal(path, f"is a web page or XML: expected {_FILES}.")
+        if not (start.startswith(b"{") or head.startswith(_SHAPEFILE)):
+            raise _refusal(path, f"begins with {head[:8]!r}: expected {_FILES}.")
         return str(path)
     with zipfile.ZipFile(path) as archive:
         names = sorted(name for name in archive.namelist() if name.lower().endswith(".shp"))
@@ -239,7 +242,7 @@ def _inside(path: Path) -> str:
                 f"holds {len(names)} shapefiles and one was expected: take TLC's taxi_zones.zip.",
             )
         name = names[0]
-        if name.startswith("/") or ".." in Path(name).parts:
+        if name.startswith("/") or ".." in name.replace("\\", "/").split("/"):
             raise _refusal(
                 path, f"holds {name!r}, which leads out of it: take TLC's taxi_zones.zip."
             )
