@@ -231,6 +231,7 @@ LENGTHS = [
     ),
     Case("says two lengths", [says(OK, LENGTH, "Content-Length: 5", body=WHOLE)], "check the add"),
     Case("says the length 'abc'", [says(OK, "Content-Length: abc", body=WHOLE)]),
+    Case("says a length of 5000 digits", [says(OK, f"Content-Length: {'9' * 5000}", body=WHOLE)]),
     Case("says the length -1", [says(OK, "Content-Length: -1", body=WHOLE)]),
 ]
 VERSIONS = [
@@ -400,6 +401,7 @@ def plain(text: str, *folders: Path) -> str:
     """A sentence as it is on every machine."""
     for folder in folders:
         text = text.replace(f"{folder}/", "…/")
+    text = re.sub(r" \(_ssl\.c:\d+\)", "", text)  # a line of Python's own source
     return re.sub(r"127\.0\.0\.1:\d+", "…", text)
 
 
@@ -467,7 +469,7 @@ class Place:
     fault: str
     url: str  # {free}: a port nobody listens on; {plain}, {tls}: such servers
     said: str
-    tries: int
+    tries: int  # 0: as the machine's own TLS ends it
     environment: dict[str, str] = field(default_factory=dict)
 
 
@@ -518,8 +520,9 @@ def test_where_no_such_server_is(
             assert "canary" not in "".join(said)
             if place.tries:
                 assert len(said) == place.tries
-    record_property("fault", place.fault)
-    record_property("said", plain(said[-1]))
+    if place.tries:
+        record_property("fault", place.fault)
+        record_property("said", plain(said[-1]))
 
 
 @each_case

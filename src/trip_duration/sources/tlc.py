@@ -337,7 +337,8 @@ def _asking(url: str, *others: type[Exception]) -> Iterator[None]:
         ended |= ssl.SSLEOFError | ssl.SSLZeroReturnError
         foreign = isinstance(cause, http.client.HTTPException | ssl.SSLError)
         transient = broken and (isinstance(cause, ended) or not foreign)
-        where = " at the proxy of HTTP_PROXY or HTTPS_PROXY" * _at_proxy(error)
+        at_proxy = isinstance(error, requests.exceptions.ProxyError)
+        where = " at the proxy of HTTP_PROXY or HTTPS_PROXY" if at_proxy else ""
         advice = "check the network and try again" if transient else "check the address"
         raise SourceError(
             f"{url} could not be fetched ({_brief(cause)}{where}): {advice}.", transient=transient
@@ -346,12 +347,6 @@ def _asking(url: str, *others: type[Exception]) -> Iterator[None]:
 
 def _reason(error: BaseException) -> BaseException | None:
     return error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-
-
-def _at_proxy(error: Exception) -> bool:
-    import requests
-
-    return isinstance(error, requests.exceptions.ProxyError)
 
 
 def _brief(error: BaseException) -> str:
@@ -426,7 +421,7 @@ def _version(response: "requests.Response") -> _Version:
         length = headers.get("Content-Range", "").rpartition("/")[2]
     else:
         length = headers.get("Content-Length", "")
-    known = length.isdecimal() and _encoding(response) == "identity"
+    known = length.isdecimal() and len(length) < 19 and _encoding(response) == "identity"
     return _Version(
         headers.get("ETag", ""), headers.get("Last-Modified", ""), int(length) if known else None
     )
