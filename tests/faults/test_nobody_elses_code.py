@@ -572,7 +572,7 @@ def watched(clone: Clone, name: str, until: str = "", **environment: str) -> tup
         while process.poll() is None and time.monotonic() < deadline:
             where |= listening(clone.folder)
             if until and f"\n{until}" in f"\n{log.read_text()}":
-                process.send_signal(signal.SIGINT)
+                process.terminate()
                 process.wait(30)
             time.sleep(0.1)
         process.kill()
