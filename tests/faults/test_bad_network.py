@@ -48,7 +48,7 @@ from tests.misbehaving import (
     then,
     trickling,
 )
-from tests.pipeline.conftest import Clone, make_clone  # noqa: F401
+from tests.pipeline.conftest import Clone
 
 from trip_duration import orchestration
 from trip_duration.errors import SourceError
@@ -588,7 +588,7 @@ def month(name: str) -> bytes:
 
 
 def test_the_ingest_stage_keeps_what_it_has(
-    make_clone: Callable[[Path], Clone],  # noqa: F811
+    make_clone: Callable[[Path], Clone],
     server: Server,
     tmp_path: Path,
     record_property: Callable[[str, object], None],

@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 import pytest
 from ruamel.yaml.error import YAMLError
 from tests.misbehaving import Server, file, free_port, serving, status
-from tests.pipeline.conftest import Clone, make_clone  # noqa: F401
+from tests.pipeline.conftest import Clone
 from tests.test_explanations import fitted, made_up
 
 from trip_duration import ingest, orchestration, params, prediction
@@ -539,7 +539,7 @@ def listening(folder: Path) -> set[str]:
 
 @pytest.fixture(scope="module")
 def quiet(
-    make_clone: Callable[[Path], Clone],  # noqa: F811
+    make_clone: Callable[[Path], Clone],
     tmp_path_factory: pytest.TempPathFactory,
     all_faults: bool,
 ) -> Clone:
