@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,7 @@ def ended(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_work_that_does_not_listen_is_ended_in_time(root: Path, number: signal.Signals) -> None:
     process = started(root, "end_in_time(0.5, lambda: print('said'))", LONG)
+    time.sleep(1)  # it has begun its long work
     process.send_signal(number)
     assert ended(process) == (130, "said\n", "")
 

@@ -228,6 +228,8 @@ def _inside(path: Path) -> str:
         with path.open("rb") as file:
             head = file.read(2048)
         start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+        if not head:
+            raise _refusal(path, f"is empty: expected {_FILES}.")
         if start.startswith(b"<") or b"<OGR" in head:
             raise _refusal(path, f"is a web page or XML: expected {_FILES}.")
         if not (start.startswith(b"{") or head.startswith(_SHAPEFILE)):

@@ -308,10 +308,11 @@ def test_zones_point_at_nothing_else(
     path = tmp_path / name
     if name == "zones.zip":
         with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("zones.shp", text)
+            for part in ("zones.shp", "zones.shx", "zones.dbf"):
+                archive.writestr(part, text)
     else:
         path.write_text(text)
-    with pytest.raises(TripDurationError, match="neither GeoJSON nor a shapefile") as caught:
+    with pytest.raises(TripDurationError, match=r"is a web page or XML|is no shapefile") as caught:
         load_zones(path)
     record_property("fault", f"GDAL's VRT in {name}")
     record_property("said", str(caught.value).replace(f"{tmp_path}/", "…/"))
@@ -325,7 +326,7 @@ def test_members_of_an_archive_stay_in_it(tmp_path: Path, member: str) -> None:
     path = tmp_path / "zones.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(member, b"\x00\x00\x27\x0a")
-    with pytest.raises(TripDurationError, match="names a file outside of itself"):
+    with pytest.raises(TripDurationError, match="leads out of it"):
         load_zones(path)
     assert list(tmp_path.iterdir()) == [path]
 
