@@ -1,10 +1,16 @@
 """What all tests share: the real TLC files, where they are."""
 
+import faulthandler
+import os
+import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+LAST = 60.0  # seconds that Python may take to end
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +26,18 @@ def tlc() -> Path:
     if not folder.is_dir():
         pytest.skip("needs real TLC files in ../shared/tlc")
     return folder
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """If Python does not end within a minute of the tests' end, say what it waits for, and end it.
+
+    What runs in the tests' own process, such as a Dask client, has threads that may wait for each
+    other when Python takes its modules apart. The tests have said by then whether they passed.
+    """
+
+    def end() -> None:
+        time.sleep(LAST)
+        faulthandler.dump_traceback(sys.__stderr__, all_threads=True)
+        os._exit(int(exitstatus))
+
+    session.config.add_cleanup(threading.Thread(target=end, daemon=True).start)
