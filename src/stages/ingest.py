@@ -4,7 +4,7 @@ from pathlib import Path
 
 from trip_duration import ingest as months
 from trip_duration.errors import SourceError
-from trip_duration.files import write_json
+from trip_duration.files import write_json, write_parquet
 from trip_duration.orchestration import (
     fetching,
     mapped,
@@ -67,8 +67,8 @@ def ingest(params: Params) -> None:
     TRIPS.mkdir(parents=True, exist_ok=True)
     months.remove_others(TRIPS, params.data.taxi, params.data.months)
     zones = fetch_zones(params)
-    # First, so that shapes that cannot be read stop nobody after an hour's work on the months.
-    months.write_zones(params.data, params.seed, zones, Path("data/zones.parquet"))
+    # Shapes that cannot be read should stop nobody after an hour's work on the months.
+    known_zones = months.zones_table(params.data, params.seed, zones)
     ledgers, missing = {}, []
     for month in params.data.months:
         known = months.current(params.data, params.clean, params.seed, month, TRIPS, zones)
@@ -82,6 +82,7 @@ def ingest(params: Params) -> None:
     except SourceError as error:
         raise explained(params, error) from error
     ledgers |= {month: ledger for (_, month, *_), ledger in zip(missing, written, strict=True)}
+    write_parquet(known_zones, "data/zones.parquet")
     found = months.summary(ledgers, getattr(params.data, params.data.judged[-1]))
     write_json(found, "metrics/ingest.json")
     table("set-aside", months.ledger_rows(found), "Trips read, kept and set aside, by month.")

@@ -44,7 +44,7 @@ __all__ = [
     "made_alike",
     "remove_others",
     "summary",
-    "write_zones",
+    "zones_table",
 ]
 
 
@@ -498,20 +498,18 @@ def remove_others(folder: Path, taxi: str, months: Iterable[str]) -> list[str]:
     return [path.name for path in others]
 
 
-def write_zones(data: Data, seed: int, zones: Path | None, path: Path) -> None:
-    """Write what is known of the zones: number, borough, name, and the middle's coordinates.
+def zones_table(data: Data, seed: int, zones: Path | None) -> pa.Table:
+    """What is known of the zones: number, borough, name, and the middle's coordinates.
 
-    Without shapes or a lookup table the file has its columns and no rows.
+    Without shapes or a lookup table there are its columns and no rows.
     """
     if zones is not None:
-        table = load_zones(zones).table()
-    elif data.source == "simulated":
+        return load_zones(zones).table()
+    if data.source == "simulated":
         from trip_duration.sources import simulated
 
-        table = simulated.city(seed).zones()
-    else:
-        table = Zones([], [], []).table()
-    write_parquet(table, path)
+        return simulated.city(seed).zones()
+    return Zones([], [], []).table()
 
 
 def summary(ledgers: dict[str, dict], judged: list[str]) -> dict:

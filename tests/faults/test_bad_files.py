@@ -32,7 +32,7 @@ from tests.pipeline.conftest import Clone
 
 from trip_duration import ingest, params
 from trip_duration.errors import SourceError, TripDurationError, shown
-from trip_duration.files import read_json, sha256
+from trip_duration.files import read_json, sha256, write_parquet
 from trip_duration.sources import files
 from trip_duration.trips import REASONS, month_path, read_month
 
@@ -1337,7 +1337,7 @@ def stage(chosen: params.Params, folder: Path) -> dict:
     """What the stage does with a month, but for Prefect; it gives the ledger."""
     data, months = chosen.data, folder / "trips"
     zones = ingest.fetch_zones(data, folder / "cache")
-    ingest.write_zones(data, 0, zones, folder / "zones.parquet")
+    write_parquet(ingest.zones_table(data, 0, zones), folder / "zones.parquet")
     known = ingest.current(data, chosen.clean, 0, BAD, months, zones)
     raw = ingest.fetch(data, BAD, folder / "cache")
     return known or ingest.ingest_month(

@@ -189,7 +189,7 @@ def test_anything_may_stand_in_set(part: int, all_faults: bool, record_property:
     def written(value: Any) -> str:
         with contextlib.suppress(TypeError, ValueError, RecursionError):
             return value if isinstance(value, str) else json.dumps(value)[:100_000]
-        return repr(value)[:1000] if value is not BOMB else "&a [*a]"
+        return "&a [*a]" if value is BOMB else "9" * 5000  # more digits than Python writes
 
     small = st.sampled_from([*NUMBERS, *(word for word in WORDS if len(word) < 99)])
     odd = small | st.lists(small, max_size=3) | st.dictionaries(st.text(max_size=3), small)
