@@ -199,7 +199,7 @@ def check_files(
     expected: dict[Path, str] = {}
     problems = []
     listed = set()
-    for one in installed:
+    for one in sorted(installed, key=lambda one: one.name):
         record = one.read_text("RECORD")
         if record is None:
             problems.append(f"{one.name} has no RECORD of its files")
