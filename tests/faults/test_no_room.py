@@ -112,7 +112,7 @@ def changed(disk: Disk) -> Iterator[Disk]:
 def sentence(said: str, disk: Disk) -> str:
     """What names the trouble, as on any machine."""
     assert "Traceback" not in said
-    [line, *_] = [
+    [*_, line] = [
         line
         for line in said.splitlines()
         if re.search("no room|not allowed|No space left|Read-only", line)
