@@ -65,7 +65,7 @@ verify: $(READY) ## rerun the committed pipeline elsewhere and compare every byt
 test: $(READY) ## the tests; ARGS="-k search" to choose some
 	@$(VENV)/bin/python -m pytest $(ARGS)
 
-test-faults: $(READY) ## every fault that is known to happen, into docs/reliability.md (half an hour)
+test-faults: $(READY) ## every fault that is known to happen, into docs/reliability.md (up to an hour)
 	@FAULTS=all $(VENV)/bin/python -m pytest tests/faults $(ARGS)
 
 lint: $(READY) ## ruff and mypy
