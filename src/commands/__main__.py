@@ -17,6 +17,7 @@ def main(arguments: list[str]) -> int:
     sys.path[0] = str(ROOT / "src")
     os.chdir(ROOT)
     from trip_duration.errors import TripDurationError, disk_trouble
+    from trip_duration.interrupts import INTERRUPTED
 
     try:
         match arguments:
@@ -73,7 +74,7 @@ def main(arguments: list[str]) -> int:
             "goes on from there.",
             file=sys.stderr,
         )
-        return 130
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

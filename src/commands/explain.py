@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pyarrow as pa
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from commands.tables import plain_console, plain_table
 from trip_duration import explanations
 from trip_duration.errors import SettingsError, TripDurationError
 from trip_duration.features import CATALOGUE
@@ -73,9 +73,7 @@ def explain(root: Path, text: str) -> int:
     TripDurationError
         If there is no model yet.
     """
-    console = Console(
-        width=None if Console().is_terminal else 120, highlight=False, markup=False, emoji=False
-    )
+    console = plain_console()
     if text.strip():
         _trip(console, root, _read(text))
     else:
@@ -164,7 +162,7 @@ def _refuse(key: str, name: str, given: Any) -> NoReturn:
 
 def _table(*columns: str, title: str = "") -> Table:
     """Text in all columns but the last ones, which are minutes."""
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    table = plain_table(title)
     for column in columns:
         table.add_column(column, justify="right" if column.startswith("minutes") else "left")
     return table

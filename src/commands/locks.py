@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 
 from trip_duration.errors import TripDurationError
-from trip_duration.orchestration import is_dvc
+from trip_duration.orchestration import is_dvc, lives
 
 __all__ = ["alone", "release_dead"]
 
@@ -82,6 +82,6 @@ def _lives(pid: int) -> bool:
 
     try:
         process = psutil.Process(pid)
-        return process.status() != psutil.STATUS_ZOMBIE and is_dvc(process)
     except psutil.Error:
         return False
+    return lives(process) and is_dvc(process)

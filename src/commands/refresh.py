@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
+from commands.tables import plain_console, plain_table
 from trip_duration import ingest, params
 from trip_duration.errors import SettingsError, TripDurationError
 from trip_duration.refresh import QUANTILES, Change, compare, differing, present, take
@@ -51,9 +50,7 @@ def refresh(root: Path, taking: str) -> int:
     if data.source == "simulated":
         print("The months are drawn from the seed (data.source is simulated): nothing to ask.")
         return 0
-    console = Console(
-        width=None if Console().is_terminal else 120, highlight=False, markup=False, emoji=False
-    )
+    console = plain_console()
     ledgers = {month: present(data, month, trips) for month in data.months}
     if not any(ledgers.values()):
         raise TripDurationError(
@@ -116,12 +113,7 @@ def _emptied(folder: Path) -> Iterator[None]:
 
 
 def _show(console: Console, month: str, change: Change) -> None:
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        title=f"{month} was republished",
-        title_justify="left",
-        pad_edge=False,
-    )
+    table = plain_table(f"{month} was republished")
     table.add_column("")
     for column in ("before", "after", "change"):
         table.add_column(column, justify="right")

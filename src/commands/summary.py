@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from commands.tables import plain_table
 from trip_duration.errors import GO_BACK
 from trip_duration.evaluation import comparison
 from trip_duration.files import read_json
@@ -48,7 +48,7 @@ def show(name: str, params: Params, began: float, *, experiment: bool) -> None:
 
 
 def _table(*columns: str, title: str = "") -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    table = plain_table(title)
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number == 0 else "right")
     return table

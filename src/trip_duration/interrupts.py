@@ -11,7 +11,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import NoReturn
+
+from trip_duration.orchestration import interrupt, lives
 
 __all__ = ["INTERRUPTED", "end_in_time", "end_with"]
 
@@ -29,7 +30,7 @@ def end_in_time(seconds: float, say: Callable[[], object]) -> None:
     say : callable
         Called before it is ended where it did not; what it returns does not matter.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
@@ -53,20 +54,10 @@ def end_with(pid: int) -> None:
     """
     import psutil
 
-    def lives() -> bool:
-        try:
-            return other.is_running() and other.status() != psutil.STATUS_ZOMBIE
-        except psutil.Error:  # it went while it was looked at
-            return False
-
     def wait() -> None:
-        while lives():
+        while lives(other):
             time.sleep(POLL)
         os.kill(os.getpid(), signal.SIGTERM)
 
     other = psutil.Process(pid)
     threading.Thread(target=wait, name="end with", daemon=True).start()
-
-
-def _interrupt(*_: object) -> NoReturn:
-    raise KeyboardInterrupt

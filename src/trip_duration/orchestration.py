@@ -49,8 +49,10 @@ __all__ = [
     "begin",
     "environment",
     "fetching",
+    "interrupt",
     "is_dvc",
     "keep_console_clean",
+    "lives",
     "mapped",
     "markdown",
     "on_cluster",
@@ -215,7 +217,7 @@ def serve(root: str | Path) -> None:
     A Prefect server that a pipeline has started is shown as it is, and then kept for as long as
     either needs it; a pipeline that starts meanwhile finds this one.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
     this = os.getpid()
     ours = []
     try:
@@ -681,12 +683,23 @@ def _process(pid: int, created: float) -> "psutil.Process | None":
     try:
         process = psutil.Process(pid)
         same = abs(process.create_time() - created) < CLOCK
-        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+        return process if same and lives(process) else None
     except psutil.NoSuchProcess:
         return None
 
 
-def _interrupt(*_: object) -> NoReturn:
+def lives(process: "psutil.Process") -> bool:
+    """Whether a process runs; one that ended and that nobody has waited for does not."""
+    import psutil
+
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:  # it went while it was looked at
+        return False
+
+
+def interrupt(*_: object) -> NoReturn:
+    """Do on a signal what Ctrl-C does."""
     raise KeyboardInterrupt
 
 
@@ -703,21 +716,16 @@ class _Watch:
 
     def anybody(self) -> bool:
         """Whether one of them lives; the files of the dead are removed."""
-        lives = [self._lives(path) for path in (self.home / "watched").glob("*-*")]
-        return any(lives)
+        found = [self._lives(path) for path in (self.home / "watched").glob("*-*")]
+        return any(found)
 
     def _lives(self, path: Path) -> bool:
-        import psutil
-
         if path.name not in self._known:
             pid, _, created = path.name.partition("-")
             self._known[path.name] = _process(int(pid), float(created))
         process = self._known[path.name]
-        try:
-            if process and process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-                return True
-        except psutil.NoSuchProcess:
-            pass
+        if process and lives(process):
+            return True
         path.unlink(missing_ok=True)
         return False
 
