@@ -80,7 +80,8 @@ USUAL_PORTS = {"prefect": 4200, "mlflow": 5000}
 
 # A server started with `--no-services` records no task run and no event: the task-run recorder
 # and the event persister are services too. So they stay, and those that serve deployments,
-# schedules and automations, of which the pipeline has none, are switched off one by one.
+# schedules and automations, of which the pipeline has none, are switched off one by one; a server
+# that runs deployments has them all.
 IDLE_SERVICES = (
     "CANCELLATION_CLEANUP",
     "CLEANUP_RECONCILER",
@@ -92,6 +93,7 @@ IDLE_SERVICES = (
     "TRIGGERS",
 )
 
+_SWITCHES = {f"PREFECT_SERVER_SERVICES_{name}_ENABLED" for name in IDLE_SERVICES}
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 _log = logging.getLogger(__name__)
 _server: "Server | None" = None  # the one that this process uses
@@ -107,6 +109,7 @@ class Server:
     port: int
     pid: int
     created: float  # when the process began, seconds since 1970: a pid alone may be used again
+    schedules: bool = False  # whether its scheduler runs, so that deployments do
 
     @property
     def address(self) -> str:
@@ -153,7 +156,7 @@ def environment(root: str | Path) -> dict[str, str]:
         "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     }
-    settings |= {f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in IDLE_SERVICES}
+    settings |= dict.fromkeys(sorted(_SWITCHES), "false")
     own = _users_own()
     if any(f"PREFECT_{name}_HEARTBEAT_FREQUENCY" in own for name in ("FLOWS", "RUNNER")):
         del settings["PREFECT_FLOWS"]
@@ -162,7 +165,13 @@ def environment(root: str | Path) -> dict[str, str]:
     return {name: own.get(name, value) for name, value in settings.items()}
 
 
-def begin(root: str | Path, *, watch: int | None = None, port: int | None = None) -> Server | None:
+def begin(
+    root: str | Path,
+    *,
+    watch: int | None = None,
+    port: int | None = None,
+    schedules: bool = False,
+) -> Server | None:
     """Set the environment, and find the pipeline's Prefect server or start it.
 
     Call it before Prefect is imported. It waits for nothing; `ready` does.
@@ -176,6 +185,9 @@ def begin(root: str | Path, *, watch: int | None = None, port: int | None = None
         else this process.
     port : int, optional
         The port to take, if a server must be started and the port is free.
+    schedules : bool
+        Whether a server that must be started runs schedules and deployments. One that is found is
+        taken as it is.
 
     Returns
     -------
@@ -184,11 +196,15 @@ def begin(root: str | Path, *, watch: int | None = None, port: int | None = None
     """
     global _server
     own, settings = _users_own(), environment(root)
+    if schedules:
+        for name in _SWITCHES - own.keys():
+            del settings[name]
+            os.environ.pop(name, None)
     os.environ.update(settings)
     _server = None
     if not _elsewhere(own):
         home = Path(settings["PREFECT_HOME"]).expanduser()
-        _server = _join("prefect", home, watch or asker(), port)
+        _server = _join("prefect", home, watch or asker(), port, schedules)
         os.environ["PREFECT_API_URL"] = settings["PREFECT_API_URL"] = _server.api
         _bypass_proxy()
     ours = {name: value for name, value in settings.items() if name not in own}
@@ -221,7 +237,7 @@ def serve(root: str | Path) -> None:
     this = os.getpid()
     ours = []
     try:
-        prefect = begin(root, watch=this, port=USUAL_PORTS["prefect"])
+        prefect = begin(root, watch=this, port=USUAL_PORTS["prefect"], schedules=True)
         if prefect:
             ours.append(prefect)
         store = os.environ["MLFLOW_TRACKING_URI"]
@@ -528,15 +544,15 @@ def is_dvc(process: "psutil.Process") -> bool:
     return any(Path(word).name == "dvc" for word in words[:2]) or ("-m", "dvc") in pairwise(words)
 
 
-def _join(kind: str, home: Path, watch: int, port: int | None) -> Server:
+def _join(kind: str, home: Path, watch: int, port: int | None, schedules: bool = False) -> Server:
     """Have the server at ``home`` kept for the process ``watch``; start one if there is none."""
     home.mkdir(parents=True, exist_ok=True)
     with _locked(home):
         _register(home, watch)
-        return _recorded(home) or _start(kind, home, port)
+        return _recorded(home) or _start(kind, home, port, schedules)
 
 
-def _start(kind: str, home: Path, port: int | None) -> Server:
+def _start(kind: str, home: Path, port: int | None, schedules: bool) -> Server:
     import psutil
 
     port = _free_port(port)
@@ -562,7 +578,8 @@ def _start(kind: str, home: Path, port: int | None) -> Server:
         ],
         setsid=True,  # Ctrl-C is for the pipeline; the server sees the pipeline go
     )
-    server = Server(kind, str(home), port, pid, psutil.Process(pid).create_time())
+    created = psutil.Process(pid).create_time()
+    server = Server(kind, str(home), port, pid, created, schedules)
     partial = home / "server.json.partial"
     partial.write_text(json.dumps(asdict(server)), encoding="utf-8")
     partial.replace(home / "server.json")

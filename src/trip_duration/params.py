@@ -29,6 +29,7 @@ __all__ = [
     "Features",
     "Intervals",
     "Params",
+    "Retrain",
     "Search",
     "Train",
     "check",
@@ -413,6 +414,18 @@ class Intervals(_Settings):
     calibration_every: Annotated[int, Field(ge=2, le=28)]
 
 
+class Retrain(_Settings):
+    """The monthly run."""
+
+    train_months: Annotated[int, Field(ge=1, le=120)]
+    validation_months: Annotated[int, Field(ge=1, le=24)]
+    lag_months: Annotated[int, Field(ge=0, le=24)]
+    wait_hours: Annotated[Number, Field(gt=0, le=24 * 31)]
+    patience_days: Annotated[int, Field(ge=0, le=3_660)]
+    kept_share: Annotated[Number, Field(ge=0, le=1)]
+    fewest_trips: Annotated[int, Field(ge=1, le=10**9)]
+
+
 class Engine(_Settings):
     """Where the work is done."""
 
@@ -469,6 +482,7 @@ class Params(_Settings):
     search: Search
     train: Train
     intervals: Intervals
+    retrain: Retrain
     engine: Engine
 
     @property

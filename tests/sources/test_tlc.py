@@ -274,3 +274,32 @@ def test_the_bar_is_silent_where_nobody_looks(
     server.script = [file()]
     tlc.download(server.url, path)
     assert capfd.readouterr() == ("", "")
+
+
+def test_published_asks_without_fetching(server: Server) -> None:
+    server.head = status(200)
+    assert tlc.published(server.url)
+    assert [method for method, _ in server.requests] == ["HEAD"]
+
+
+@pytest.mark.parametrize("code", [403, 404, 410])
+def test_what_is_absent_is_not_published(server: Server, code: int) -> None:
+    server.script = [status(code)]
+    assert not tlc.published(server.url)
+
+
+@pytest.mark.parametrize(("code", "there"), [(200, True), (404, False)])
+def test_a_server_that_knows_no_head_is_asked_by_get(
+    server: Server, code: int, there: bool
+) -> None:
+    server.head = status(405)
+    server.script = [file() if there else status(code)]
+    assert tlc.published(server.url) is there
+    assert [method for method, _ in server.requests] == ["HEAD", "GET"]
+
+
+def test_published_says_when_it_cannot_ask(server: Server) -> None:
+    server.script = [status(503)]
+    with pytest.raises(SourceError, match="503") as caught:
+        tlc.published(server.url)
+    assert caught.value.transient

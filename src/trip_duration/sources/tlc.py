@@ -31,7 +31,7 @@ from trip_duration.months import parse_month
 if TYPE_CHECKING:
     import requests
 
-__all__ = ["download", "lookup_url", "not_published", "unchanged", "url", "zones_url"]
+__all__ = ["download", "lookup_url", "not_published", "published", "unchanged", "url", "zones_url"]
 
 BASE = "https://d37ci6vzurychx.cloudfront.net"
 TIMEOUT = (10.0, 60.0)  # seconds to connect, and between two pieces of a file
@@ -41,6 +41,7 @@ _CHUNK = 1 << 16  # bytes; what a broken connection loses at most
 _MAGIC = {".parquet": b"PAR1", ".zip": b"PK\x03\x04"}
 _BUSY = {202, 403, 408, 425, 429}  # the same request may succeed later; and all 5xx but these:
 _INCAPABLE = {501, 505}
+_ABSENT = {403, 404, 410}
 _STRONG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')  # RFC 9110, 8.8.3
 _HOPS = 5  # redirects that are followed
 
@@ -172,6 +173,24 @@ def unchanged(url: str, path: str | Path, timeout: float | tuple[float, float] =
         there = _version(response)._asdict()
     said = {name: value for name, value in there.items() if value not in ("", None)}
     return "etag" in said and all(known.get(name, value) == value for name, value in said.items())
+
+
+def published(url: str, timeout: float | tuple[float, float] = TIMEOUT) -> bool:
+    """Whether a file is there, without fetching it; TLC says 403 of a month that is not out yet.
+
+    Raises
+    ------
+    SourceError
+        If the server cannot be asked, or gives another answer than yes or no; as for `download`.
+    """
+    for method in ("HEAD", "GET"):
+        with _answer(method, url, timeout, {}) as response:
+            if method == "HEAD" and response.status_code in (405, 501):
+                continue  # it does not answer such a question; of a GET only the head is read
+            if response.status_code in _ABSENT:
+                return False
+            _refuse(url, response, {200})
+    return True
 
 
 def _base() -> str:
