@@ -33,10 +33,12 @@ if TYPE_CHECKING:
 __all__ = [
     "EXPERIMENT",
     "SearchLog",
+    "connect",
     "log_model",
     "prepare",
     "search_run",
     "signature",
+    "store_file",
     "tags",
 ]
 
@@ -71,7 +73,7 @@ def prepare() -> None:
     TripDurationError
         If the migrations fail.
     """
-    store = _store_file()
+    store = store_file()
     if store is None or not _is_due(store):
         return
     store.parent.mkdir(parents=True, exist_ok=True)
@@ -89,7 +91,7 @@ def prepare() -> None:
             _stamp(store).write_text(version("mlflow"), encoding="utf-8")
 
 
-def _store_file() -> Path | None:
+def store_file() -> Path | None:
     """The SQLite file that the tracking URI names; None where it names something else."""
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
@@ -143,14 +145,14 @@ def _migrate(store: str, partial: str) -> None:
     runpy.run_module("mlflow", run_name="__main__", alter_sys=True)
 
 
-def _client() -> "tuple[MlflowClient, str]":
-    """A client and the id of our experiment, made if it is not there."""
+def connect() -> "tuple[MlflowClient, str]":
+    """A client of the tracking server or store, and the id of our experiment; both are made."""
     prepare()
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
     client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI"))
-    store = _store_file()
+    store = store_file()
     artifacts = str(store.parent / "artifacts") if store else None
     found = client.get_experiment_by_name(EXPERIMENT)
     if found is None:
@@ -306,7 +308,7 @@ class SearchLog:
                 _log.warning("MLflow does not record the rest of this search: %s", _one_line(error))
 
     def _open(self) -> None:
-        self._client, self._experiment = _client()
+        self._client, self._experiment = connect()
         run = self._client.create_run(
             self._experiment, start_time=self._started, tags=self._tags, run_name=self._name
         )
@@ -487,7 +489,7 @@ def _run(
     metrics: Mapping[str, float] | None,
     tags: Mapping[str, str] | None,
 ) -> "Iterator[tuple[MlflowClient, str]]":
-    client, experiment = _client()
+    client, experiment = connect()
     run_id = client.create_run(experiment, tags=dict(tags or {}), run_name=name).info.run_id
     try:
         _log_batch(client, run_id, _texts(params or {}), metrics or {})

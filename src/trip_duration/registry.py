@@ -1,0 +1,540 @@
+"""MLflow's registry: which model is served, which one challenges it, and the way back.
+
+Every model that is registered becomes a version of `MODEL`, one for each content of its files. The
+alias ``challenger`` is the last version that was registered, ``champion`` the one that is served.
+
+A change of champion is written down before it is made (``.mlflow/promotion.json``), and whoever
+comes next ends what a kill has cut short: so an alias, a version's tags and the journal
+(``.mlflow/promotions.jsonl``) never say different things for long.
+"""
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trip_duration import params, tracking
+from trip_duration.errors import TripDurationError
+from trip_duration.orchestration import environment
+from trip_duration.prediction import FILES
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+    from trip_duration.params import Params
+
+__all__ = [
+    "CHALLENGER",
+    "CHAMPION",
+    "MODEL",
+    "Registered",
+    "Served",
+    "champion",
+    "chosen",
+    "digest",
+    "follow",
+    "local",
+    "register",
+]
+
+MODEL = "trip-duration"
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+CACHE = Path(".cache/registry")  # a folder for each version that was fetched
+FOLDER = Path(".mlflow")
+
+_log = logging.getLogger(__name__)
+_ABSENT = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}  # no such model, no such alias
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model's files, and what it is called.
+
+    Attributes
+    ----------
+    version : str
+        MLflow's number of the version, like ``7``; of ``models/``, ``local-`` and its digest.
+    folder : Path
+        Holds the files of `prediction.FILES`.
+    digest : str
+        Names the content of these files, see `digest`.
+    taxi, preset : str
+        What it learned from: ``data.taxi``, and ``features.preset``.
+    train_months : tuple of str
+        The months that it learned from, YYYY-MM.
+    """
+
+    version: str
+    folder: Path
+    digest: str
+    taxi: str
+    preset: str
+    train_months: tuple[str, ...]
+
+
+# -- which model is served -----------------------------------------------------------------------
+
+
+def digest(folder: str | Path) -> str:
+    """The first 12 hexadecimal digits of the SHA-256 over a model's files: names and contents."""
+    found = hashlib.sha256()
+    for name in FILES:
+        found.update(name.encode() + b"\0")
+        found.update((Path(folder) / name).read_bytes())
+    return found.hexdigest()[:12]
+
+
+def local(root: str | Path) -> Served | None:
+    """The model in ``models/`` of the repository; None if one of its files is missing.
+
+    Raises
+    ------
+    SettingsError
+        If ``params.yaml``, which says what it learned from, cannot be used.
+    """
+    folder = Path(root) / "models"
+    try:
+        found = digest(folder)
+    except FileNotFoundError:
+        return None
+    settings = params.load(Path(root) / "params.yaml")
+    return Served(
+        version=f"local-{found}",
+        folder=folder,
+        digest=found,
+        taxi=settings.data.taxi,
+        preset=settings.features.preset,
+        train_months=tuple(_learned(settings)),
+    )
+
+
+def champion(root: str | Path) -> Served | None:
+    """The registry's champion, its files fetched to ``.cache/registry``; None if there is none.
+
+    Raises
+    ------
+    TripDurationError
+        If the registry does not answer, or the files are not those that were registered.
+    """
+    with _registry(root) as client:
+        version = None if client is None else _aliased(client, CHAMPION)
+        return None if version is None else _served(Path(root), version)
+
+
+def chosen(root: str | Path) -> Served:
+    """The champion; where there is none, the model in ``models/``.
+
+    Raises
+    ------
+    TripDurationError
+        If there is neither, or as `champion` does.
+    """
+    found = champion(root) or local(root)
+    if found is None:
+        raise TripDurationError(
+            f"There is no model to serve in {root}: no champion in the registry, and models/ has "
+            "not all of its files; run `make train`."
+        )
+    return found
+
+
+def _learned(settings: "Params") -> list[str]:
+    data = settings.data
+    return sorted([*data.train, *data.validation] if settings.train.refit else data.train)
+
+
+@contextmanager
+def _environment(root: str | Path) -> Iterator[None]:
+    """MLflow's settings for the repository at ``root``, as `orchestration.begin` has them."""
+    settings = environment(root)
+    names = [name for name in settings if name.startswith("MLFLOW_")]
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update({name: settings[name] for name in names})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _registry(root: str | Path, *, make: bool = False) -> Iterator["MlflowClient | None"]:
+    """A client of the repository's registry; None, and no import of MLflow, if there is no store.
+
+    With ``make``, the store is made. Whatever MLflow raises becomes one sentence.
+    """
+    with _environment(root):
+        store = tracking.store_file()
+        if not make and store is not None and not store.exists():
+            yield None
+            return
+        with _sentences():
+            yield _connected()
+
+
+def _connected() -> "MlflowClient":
+    tracking.prepare()
+    import mlflow
+
+    uri = os.environ["MLFLOW_TRACKING_URI"]
+    mlflow.set_tracking_uri(uri)  # a model that a version is made of is looked up there
+    return mlflow.MlflowClient(uri)
+
+
+@contextmanager
+def _sentences() -> Iterator[None]:
+    try:
+        yield
+    except (TripDurationError, OSError):
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())[:300]
+        raise TripDurationError(
+            f"MLflow's registry at {os.environ['MLFLOW_TRACKING_URI']} failed "
+            f"({type(error).__name__}: {said}): see that it is there and can be written to, and "
+            "run the same command again."
+        ) from error
+
+
+def _aliased(client: "MlflowClient", alias: str) -> "ModelVersion | None":
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_model_version_by_alias(MODEL, alias)
+    except MlflowException as error:
+        if error.error_code in _ABSENT:
+            return None
+        raise
+
+
+def _served(root: Path, version: "ModelVersion") -> Served:
+    tags = version.tags
+    return Served(
+        version=str(version.version),
+        folder=_fetched(root, version),
+        digest=tags["digest"],
+        taxi=tags.get("taxi", ""),
+        preset=tags.get("preset", ""),
+        train_months=tuple(tags.get("train_months", "").split()),
+    )
+
+
+def _fetched(root: Path, version: "ModelVersion") -> Path:
+    """The folder with a version's files, which are fetched if they are not there yet."""
+    expected = version.tags.get("digest")
+    if expected is None:
+        raise TripDurationError(
+            f"Version {version.version} of {MODEL} has no tag `digest`, so `make register` did not "
+            "make it: give the alias champion to a version that it made."
+        )
+    folder = root / CACHE / str(version.version)
+    if _holds(folder, expected):
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(folder.parent / "lock"):
+        if _holds(folder, expected):  # another has fetched it while we waited
+            return folder
+        _remove(folder.parent.glob(".partial*"))
+        partial = Path(tempfile.mkdtemp(prefix=".partial", dir=folder.parent))
+        try:
+            found = _download(f"models:/{MODEL}/{version.version}", partial)
+            if found != expected:
+                raise TripDurationError(
+                    f"The files of version {version.version} of {MODEL} have the digest {found}, "
+                    f"and {expected} was registered: they were changed since; go back to another "
+                    "version with `make rollback`."
+                )
+            _remove([folder])
+            partial.rename(folder)
+        finally:
+            _remove([partial])
+    return folder
+
+
+def _download(model: str, folder: Path) -> str:
+    """Fetch a model's files, which are data, and nothing else of it; give their digest."""
+    from mlflow.artifacts import download_artifacts
+
+    for name in FILES:
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            fetched = download_artifacts(
+                f"{model}/artifacts/{name}",
+                dst_path=scratch,
+                tracking_uri=os.environ["MLFLOW_TRACKING_URI"],
+            )
+            with Path(fetched).open("rb+") as file:
+                os.fsync(file.fileno())
+            Path(fetched).replace(folder / name)
+    folder.chmod(0o755)
+    return digest(folder)
+
+
+def _holds(folder: Path, expected: str) -> bool:
+    try:
+        return digest(folder) == expected
+    except OSError:
+        return False
+
+
+def _remove(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Alone at this; the lock dies with its holder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+# -- registering ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Registered:
+    """What `register` did.
+
+    Attributes
+    ----------
+    version : str
+        The model's number in the registry.
+    digest : str
+        Of its files.
+    created : bool
+        Whether the version is new; a model that is registered already keeps its own.
+    """
+
+    version: str
+    digest: str
+    created: bool
+
+
+def register(
+    root: str | Path, workspace: str | Path | None = None, aliases: Sequence[str] = ()
+) -> Registered:
+    """Put the evaluated model into the registry.
+
+    Parameters
+    ----------
+    root : str or Path
+        The repository whose registry it is.
+    workspace : str or Path, optional
+        The folder whose ``params.yaml``, ``data/``, ``models/`` and ``metrics/`` are those of the
+        model; left out, ``root``.
+    aliases : sequence of str
+        Further aliases for the version.
+
+    Raises
+    ------
+    TripDurationError
+        If there is no evaluated model, or the registry fails.
+    """
+    root = Path(root)
+    workspace = root if workspace is None else Path(workspace)
+    model = local(workspace)
+    if model is None:
+        raise TripDurationError(
+            f"There is no model in {workspace / 'models'} to register: run `make train` first."
+        )
+    with _locked(root / FOLDER / "registry.lock"), _registry(root, make=True) as client:
+        assert client is not None
+        found = _registered(client, model.digest)
+        version = found or _create(client, model, workspace)
+        for alias in (CHALLENGER, CHAMPION, *aliases):
+            client.set_registered_model_alias(MODEL, alias, version.version)
+        return Registered(str(version.version), model.digest, created=found is None)
+
+
+def _registered(client: "MlflowClient", digest: str) -> "ModelVersion | None":
+    found = client.search_model_versions(f"name='{MODEL}' and tags.digest='{digest}'")
+    return min(found, key=lambda version: int(version.version), default=None)
+
+
+def _create(client: "MlflowClient", model: Served, workspace: Path) -> "ModelVersion":
+    """Make a version of the model that the evaluate stage logged, or log it where it did not."""
+    from mlflow.exceptions import MlflowException
+
+    settings = params.load(workspace / "params.yaml")
+    made = _logged(client, model) or _log_model(settings, workspace)
+    try:
+        client.create_registered_model(MODEL)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    logged = client.get_logged_model(made)
+    return client.create_model_version(
+        MODEL,
+        source=logged.model_uri,
+        run_id=logged.source_run_id,
+        model_id=made,
+        tags={
+            "digest": model.digest,
+            "taxi": model.taxi,
+            "preset": model.preset,
+            "train_months": " ".join(model.train_months),
+        },
+    )
+
+
+def _logged(client: "MlflowClient", model: Served) -> str | None:
+    """The id of the logged model that has these files, if the evaluate stage logged one."""
+    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    if experiment is None:
+        return None
+    tags = [f"tags.`dvc.models/{name}` = '{_md5(model.folder / name)}'" for name in FILES]
+    runs = client.search_runs(
+        [experiment.experiment_id],
+        " and ".join(["attributes.status = 'FINISHED'", *tags]),
+        order_by=["attributes.start_time DESC"],
+    )
+    for run in runs:
+        for output in run.outputs.model_outputs if run.outputs else []:
+            with tempfile.TemporaryDirectory() as folder:
+                if _download(f"models:/{output.model_id}", Path(folder)) == model.digest:
+                    return str(output.model_id)
+    return None
+
+
+def _log_model(settings: "Params", workspace: Path) -> str:
+    uri = tracking.log_model(
+        [workspace / "models" / name for name in FILES],
+        name=f"register {settings.data.span}",
+        tags=tracking.tags("evaluate", months=settings.data.span, root=workspace),
+    )
+    if uri is None:
+        raise TripDurationError(
+            "MLflow did not take the model, so it is not registered: see the line above for why, "
+            "and run the same command again."
+        )
+    return uri.removeprefix("models:/")
+
+
+# -- following the champion ----------------------------------------------------------------------
+
+
+def follow(
+    root: str | Path, seconds: float, stop: threading.Event | None = None
+) -> Iterator[Served]:
+    """Give the model that is to be served, at once and whenever it becomes another.
+
+    That is the champion, else the model in ``models/`` once a run of the pipeline has ended.
+    What fails later than at once is logged, once, and tried again: a registry that does not answer
+    changes nothing.
+
+    Parameters
+    ----------
+    root : str or Path
+        The repository's folder.
+    seconds : float
+        Between two looks.
+    stop : threading.Event, optional
+        Ends it.
+
+    Raises
+    ------
+    TripDurationError
+        If there is no model at first.
+    """
+    stop = stop or threading.Event()
+    served: Served | None = None
+    failed = ""
+    while not stop.is_set():
+        try:
+            found, trouble = _current(Path(root), served), ""
+        except TripDurationError as error:
+            last = served or local(root)
+            if last is None:
+                raise
+            found, trouble = last, str(error)
+        if trouble and trouble != failed:
+            _log.warning("%s Until then it is %s that is served.", trouble, found.version)
+        failed = trouble
+        if found != served:
+            served = found
+            yield found
+        stop.wait(seconds)
+
+
+def _current(root: Path, served: Served | None) -> Served:
+    """As `chosen`, with as little work as it takes to see that it is still the same."""
+    if served is None:
+        return chosen(root)
+    with _registry(root) as client:
+        version = None if client is None else _aliased(client, CHAMPION)
+        if version is not None:
+            same = (str(version.version), version.tags.get("digest"))
+            return served if same == (served.version, served.digest) else _served(root, version)
+    found = local(root)
+    return found if found is not None and _is_whole(root) else served
+
+
+def _is_whole(root: Path) -> bool:
+    """Whether the files in models/ belong together: not while a run is replacing them.
+
+    ``dvc.lock`` says what features the booster was trained on, and which files came out.
+    """
+    from ruamel.yaml import YAML
+
+    try:
+        stages = YAML(typ="safe", pure=True).load(root / "dvc.lock")["stages"]
+        known = {
+            file["path"]: file["md5"] for name in ("deps", "outs") for file in stages["train"][name]
+        }
+        return all(known[f"models/{name}"] == _md5(root / "models" / name) for name in FILES)
+    except FileNotFoundError:
+        return not (root / "dvc.lock").exists()
+    except (KeyError, TypeError):
+        return False
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def _follow(root: str, seconds: str) -> int:
+    """Print what `follow` gives, line by line as JSON, until stdin closes or the parent is gone."""
+    from trip_duration.interrupts import end_with
+
+    end_with(os.getppid())
+
+    def wait() -> None:
+        while sys.stdin.buffer.read(1):
+            pass
+        os._exit(0)
+
+    try:
+        for number, served in enumerate(follow(root, float(seconds))):
+            print(json.dumps(asdict(served), default=str), flush=True)
+            if number == 0:
+                threading.Thread(target=wait, name="stdin", daemon=True).start()
+    except TripDurationError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["follow", root, seconds]:
+            sys.exit(_follow(root, seconds))
+        case _:
+            sys.exit("expected: python -m trip_duration.registry follow ROOT SECONDS")
