@@ -190,7 +190,8 @@ def published(url: str, timeout: float | tuple[float, float] = TIMEOUT) -> bool:
             if response.status_code in _ABSENT:
                 return False
             _refuse(url, response, {200})
-    return True
+            return True
+    raise AssertionError("a GET is answered or refused")
 
 
 def _base() -> str:
