@@ -14,7 +14,7 @@ RUN := $(VENV)/bin/python src/commands
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train ingest featurize search evaluate explain course push pull refresh ui verify test test-faults lint audit bench lock clean
+.PHONY: help setup train ingest featurize search evaluate explain course push pull refresh register rollback ui verify test test-faults lint audit bench lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -55,6 +55,12 @@ pull: $(READY) ## bring them from there, and compute nothing; REMOTE=name choose
 
 refresh: $(READY) ## ask whether months were republished, and show what changed; TAKE=2024-01 or all takes it
 	@$(RUN) refresh
+
+register: $(READY) ## judge the evaluated model, and make it the registry's champion if it is better
+	@$(RUN) register
+
+rollback: $(READY) ## make the champion before the present one champion again
+	@$(RUN) rollback
 
 ui: $(READY) ## Prefect's and MLflow's pages for what has run, until Ctrl-C
 	@$(RUN) ui

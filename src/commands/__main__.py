@@ -46,6 +46,16 @@ def main(arguments: list[str]) -> int:
 
                 with locks.alone("make refresh"):
                     return refresh(ROOT, os.environ.get("TAKE", ""))
+            case ["register"]:
+                from commands import locks
+                from commands.register import register
+
+                with locks.alone("make register"):
+                    return register(ROOT)
+            case ["rollback"]:
+                from commands.rollback import rollback
+
+                return rollback(ROOT)
             case ["audit"]:
                 from commands.audit import audit
 

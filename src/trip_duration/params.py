@@ -29,6 +29,7 @@ __all__ = [
     "Features",
     "Intervals",
     "Params",
+    "Promotion",
     "Retrain",
     "Search",
     "Train",
@@ -426,6 +427,16 @@ class Retrain(_Settings):
     fewest_trips: Annotated[int, Field(ge=1, le=10**9)]
 
 
+class Promotion(_Settings):
+    """What a model must show to become champion."""
+
+    over_baselines: Annotated[Number, Field(ge=0, lt=1)]
+    over_champion: Annotated[Number, Field(ge=0, lt=1)]
+    slice_bound: Annotated[Number, Field(ge=0, le=10)]
+    slice_trips: Count
+    coverage_within: Annotated[Number, Field(gt=0, le=1)]
+
+
 class Engine(_Settings):
     """Where the work is done."""
 
@@ -483,6 +494,7 @@ class Params(_Settings):
     train: Train
     intervals: Intervals
     retrain: Retrain
+    promotion: Promotion
     engine: Engine
 
     @property

@@ -3,9 +3,9 @@
 Every model that is registered becomes a version of `MODEL`, one for each content of its files. The
 alias ``challenger`` is the last version that was registered, ``champion`` the one that is served.
 
-A change of champion is written down before it is made (``.mlflow/promotion.json``), and whoever
-comes next ends what a kill has cut short: so an alias, a version's tags and the journal
-(``.mlflow/promotions.jsonl``) never say different things for long.
+A verdict and what follows from it are written down before anything is changed, and whoever comes
+next ends what a kill has cut short: an alias, a version's tags and the journal
+(``.mlflow/promotions.jsonl``) never say different things for longer than that.
 """
 
 import fcntl
@@ -17,18 +17,26 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from trip_duration import params, tracking
+from trip_duration import gate, params, prediction, splits, tracking
+from trip_duration.baselines import Baselines
+from trip_duration.cards import card
 from trip_duration.errors import TripDurationError
+from trip_duration.files import read_json, write_json
+from trip_duration.gate import Verdict
 from trip_duration.orchestration import environment
+from trip_duration.origins import origin
 from trip_duration.prediction import FILES
+from trip_duration.trips import month_path
 
 if TYPE_CHECKING:
+    import numpy as np
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
@@ -39,13 +47,16 @@ __all__ = [
     "CHAMPION",
     "MODEL",
     "Registered",
+    "RolledBack",
     "Served",
     "champion",
     "chosen",
     "digest",
     "follow",
+    "journal",
     "local",
     "register",
+    "rollback",
 ]
 
 MODEL = "trip-duration"
@@ -53,6 +64,9 @@ CHAMPION = "champion"
 CHALLENGER = "challenger"
 CACHE = Path(".cache/registry")  # a folder for each version that was fetched
 FOLDER = Path(".mlflow")
+JOURNAL = FOLDER / "promotions.jsonl"
+PROMOTED = "promoted"  # the tag that says how a version was judged
+SAME = 0.001  # minutes by which two readings of one model's RMSE may differ
 
 _log = logging.getLogger(__name__)
 _ABSENT = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}  # no such model, no such alias
@@ -320,17 +334,35 @@ class Registered:
         Of its files.
     created : bool
         Whether the version is new; a model that is registered already keeps its own.
+    verdict : Verdict
+        How it was judged, now or when it was registered.
+    card : str
+        Its card, Markdown.
+    rival : str or None
+        The champion's version when it was judged.
+    champion : str or None
+        The champion's version now.
     """
 
     version: str
     digest: str
     created: bool
+    verdict: Verdict
+    card: str
+    rival: str | None
+    champion: str | None
 
 
 def register(
-    root: str | Path, workspace: str | Path | None = None, aliases: Sequence[str] = ()
+    root: str | Path,
+    workspace: str | Path | None = None,
+    aliases: Sequence[str] = (),
+    say: Callable[[str], object] = print,
 ) -> Registered:
-    """Put the evaluated model into the registry.
+    """Put the evaluated model into the registry, judge it, and promote it if it is the better one.
+
+    Done again it changes nothing; after a kill at any moment it ends what was begun. Another that
+    registers or rolls back meanwhile, on this machine, is waited for.
 
     Parameters
     ----------
@@ -341,6 +373,8 @@ def register(
         model; left out, ``root``.
     aliases : sequence of str
         Further aliases for the version.
+    say : callable
+        Takes lines for a person.
 
     Raises
     ------
@@ -349,18 +383,52 @@ def register(
     """
     root = Path(root)
     workspace = root if workspace is None else Path(workspace)
-    model = local(workspace)
-    if model is None:
-        raise TripDurationError(
-            f"There is no model in {workspace / 'models'} to register: run `make train` first."
-        )
-    with _locked(root / FOLDER / "registry.lock"), _registry(root, make=True) as client:
+    model, errors = _evaluated(workspace)
+    with _alone(root), _registry(root, make=True) as client:
         assert client is not None
-        found = _registered(client, model.digest)
-        version = found or _create(client, model, workspace)
-        for alias in (CHALLENGER, CHAMPION, *aliases):
+        _finish(client, root)
+        version = _registered(client, model.digest)
+        created = version is None
+        if version is None:
+            version = _create(client, model, workspace)
+        else:
+            say(f"These files are version {version.version} already (digest {model.digest}).")
+        for alias in aliases:
             client.set_registered_model_alias(MODEL, alias, version.version)
-        return Registered(str(version.version), model.digest, created=found is None)
+        if PROMOTED not in version.tags:
+            client.set_registered_model_alias(MODEL, CHALLENGER, version.version)
+            _judge(client, root, workspace, model, errors, str(version.version))
+            _finish(client, root)
+            version = client.get_model_version(MODEL, version.version)
+        present = _aliased(client, CHAMPION)
+        return Registered(
+            version=str(version.version),
+            digest=model.digest,
+            created=created,
+            verdict=Verdict.from_json(json.loads(version.tags["verdict"])),
+            card=version.description or "",
+            rival=version.tags.get("rival"),
+            champion=None if present is None else str(present.version),
+        )
+
+
+def _evaluated(workspace: Path) -> tuple[Served, dict[str, float]]:
+    """The model in a workspace, and its errors on the split that judges."""
+    model = local(workspace)
+    path = workspace / "metrics/evaluation.json"
+    if model is None or not path.exists():
+        raise TripDurationError(
+            f"There is no evaluated model in {workspace}: expected the files of models/ and "
+            "metrics/evaluation.json; run `make train` first."
+        )
+    split = params.load(workspace / "params.yaml").judged[-1]
+    try:
+        return model, read_json(path)[split]["model"]
+    except (ValueError, KeyError, TypeError):
+        raise TripDurationError(
+            f"{path} has no errors of the split {split}, which params.yaml has judge: run "
+            "`make train` again."
+        ) from None
 
 
 def _registered(client: "MlflowClient", digest: str) -> "ModelVersion | None":
@@ -369,27 +437,32 @@ def _registered(client: "MlflowClient", digest: str) -> "ModelVersion | None":
 
 
 def _create(client: "MlflowClient", model: Served, workspace: Path) -> "ModelVersion":
-    """Make a version of the model that the evaluate stage logged, or log it where it did not."""
+    """Make a version, in one step, of what the evaluate stage logged, or of what is logged now."""
     from mlflow.exceptions import MlflowException
 
-    settings = params.load(workspace / "params.yaml")
-    made = _logged(client, model) or _log_model(settings, workspace)
+    settings, made = params.load(workspace / "params.yaml"), origin(workspace)
+    model_id = _logged(client, model) or _log_model(settings, workspace)
     try:
         client.create_registered_model(MODEL)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    logged = client.get_logged_model(made)
+    logged = client.get_logged_model(model_id)
     return client.create_model_version(
         MODEL,
         source=logged.model_uri,
         run_id=logged.source_run_id,
-        model_id=made,
+        model_id=model_id,
         tags={
             "digest": model.digest,
             "taxi": model.taxi,
             "preset": model.preset,
             "train_months": " ".join(model.train_months),
+            "validation_months": " ".join(settings.data.validation),
+            "test_months": " ".join(settings.data.test),
+            "git.commit": f"{made.commit}{'-dirty' if made.changed else ''}",
+            "settings": made.settings,
+            "params": json.dumps(made.booster, sort_keys=True),
         },
     )
 
@@ -425,6 +498,266 @@ def _log_model(settings: "Params", workspace: Path) -> str:
             "and run the same command again."
         )
     return uri.removeprefix("models:/")
+
+
+def _judge(
+    client: "MlflowClient",
+    root: Path,
+    workspace: Path,
+    model: Served,
+    errors: Mapping[str, float],
+    version: str,
+) -> None:
+    """Judge a version beside the champion, and write down what follows from it."""
+    settings = params.load(workspace / "params.yaml")
+    present = _aliased(client, CHAMPION)
+    rival = None if present is None or str(present.version) == version else _served(root, present)
+    verdict = _verdict(settings, workspace, model, rival)
+    if abs(verdict.rmse - errors["rmse"]) > SAME:
+        raise TripDurationError(
+            f"metrics/evaluation.json of {workspace} says an RMSE of {errors['rmse']:.3f} minutes "
+            f"and its model has {verdict.rmse:.3f}: it is of another model; run `make train` again."
+        )
+    best = min(verdict.baselines.values())
+    numbers = {"rmse": verdict.rmse, "baseline_rmse": best, "coverage": verdict.coverage}
+    numbers |= {"width": verdict.width}
+    if verdict.champion_rmse is not None:
+        numbers["champion_rmse"] = verdict.champion_rmse
+    tags = {name: f"{number:.6f}" for name, number in numbers.items()}
+    if rival is not None:
+        tags |= {"rival": rival.version}
+    tags |= {
+        "reasons": "; ".join(verdict.reasons),
+        "notes": " ".join(verdict.notes),
+        "verdict": json.dumps(verdict.to_json()),
+    }
+    if verdict.promoted and rival is not None:
+        tags |= {"previous": rival.version}
+    tags |= {PROMOTED: str(verdict.promoted).lower()}  # the last one: it says that all are there
+    _write_down(
+        root,
+        champion=version if verdict.promoted else None,
+        tags={version: tags},
+        card={
+            version: card(
+                settings,
+                origin(workspace),
+                model.digest,
+                verdict,
+                errors,
+                rival.version if rival else "",
+            )
+        },
+        entry={
+            "what": "promoted" if verdict.promoted else "kept",
+            "version": version,
+            "previous": rival.version if rival else None,
+            "digest": model.digest,
+            "reasons": list(verdict.reasons),
+        },
+    )
+
+
+def _verdict(settings: "Params", workspace: Path, model: Served, rival: Served | None) -> Verdict:
+    import pyarrow.parquet as pq
+
+    split, data = settings.judged[-1], settings.data
+    months = sorted(getattr(data, split))
+    notes, champion = [], None
+    if rival is not None and rival.taxi != data.taxi:
+        notes.append(f"The champion was made for {rival.taxi} taxis.")
+    if rival is not None:
+        try:
+            champion = prediction.load(rival.folder)
+        except TripDurationError as error:  # made by other code: it cannot be served either
+            notes.append(f"The champion, version {rival.version}, is not compared with: {error}")
+    calibrates = None
+    if split == "validation":
+        every = settings.intervals.calibration_every
+        notes.append(
+            f"Judged on validation months; every {every} of their days, which calibrate the "
+            "intervals, are left out of the coverage."
+        )
+
+        def calibrates(day: "np.ndarray") -> "np.ndarray":
+            return splits.calibrates(day, data.validation, every)
+
+    zones = pq.read_table(workspace / "data/zones.parquet", columns=["zone", "borough"])
+    return gate.judge(
+        prediction.load(model.folder),
+        champion,
+        Baselines.from_json(read_json(workspace / "models/baselines.json")),
+        {month: month_path(workspace / "data/trips", data.taxi, month) for month in months},
+        settings.promotion,
+        boroughs={row["zone"]: row["borough"] for row in zones.to_pylist() if row["borough"]},
+        calibrates=calibrates,
+        learned=rival.train_months if rival else (),
+        notes=notes,
+    )
+
+
+# -- the way back --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RolledBack:
+    """What `rollback` did.
+
+    Attributes
+    ----------
+    version : str
+        The champion now.
+    previous : str
+        The champion before, which was taken back.
+    """
+
+    version: str
+    previous: str
+
+
+def rollback(root: str | Path) -> RolledBack:
+    """Make the champion before the present one champion again; done twice, the one before that.
+
+    Parameters
+    ----------
+    root : str or Path
+        The repository whose registry it is.
+
+    Raises
+    ------
+    TripDurationError
+        If there is none before it, or its files are not there any more.
+    """
+    root = Path(root)
+    with _alone(root), _registry(root) as client:
+        if client is not None:
+            _finish(client, root)
+        present = None if client is None else _aliased(client, CHAMPION)
+        if client is None or present is None:
+            raise TripDurationError(
+                "There is no champion to roll back: `make register` registers the model."
+            )
+        before = present.tags.get("previous")
+        if before is None:
+            raise TripDurationError(
+                f"Version {present.version} has no champion before it to go back to: it stays."
+            )
+        target = _version(client, before)
+        if target is None:
+            raise TripDurationError(
+                f"Version {before}, the champion before version {present.version}, is no longer in "
+                "the registry: give the alias champion to another in MLflow's pages (`make ui`)."
+            )
+        _fetched(root, target)
+        now = _now()
+        _write_down(
+            root,
+            champion=before,
+            tags={str(present.version): {"rolled_back": now}},
+            card={},
+            entry={
+                "what": "rolled back",
+                "version": before,
+                "previous": str(present.version),
+                "digest": target.tags["digest"],
+                "reasons": [],
+            },
+        )
+        _finish(client, root)
+        return RolledBack(version=before, previous=str(present.version))
+
+
+# -- changes that a kill cannot cut short --------------------------------------------------------
+
+
+def journal(root: str | Path) -> list[dict[str, Any]]:
+    """What was promoted, kept and rolled back, from the first on.
+
+    Each has ``time`` (UTC), ``what``, ``version``, ``previous``, ``digest`` and ``reasons``; a line
+    that a kill cut short is passed over.
+    """
+    try:
+        lines = (Path(root) / JOURNAL).read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    found = []
+    for line in lines:
+        with suppress(ValueError):
+            found.append(json.loads(line))
+    return found
+
+
+def _write_down(
+    root: Path,
+    *,
+    champion: str | None,
+    tags: dict[str, dict[str, str]],
+    card: dict[str, str],
+    entry: dict[str, Any],
+) -> None:
+    """What is to be done, before it is: `_finish` does it."""
+    entry = {"time": _now(), **entry}
+    todo = {"champion": champion, "tags": tags, "card": card, "entry": entry}
+    write_json(todo, _pending(root))
+
+
+def _pending(root: Path) -> Path:
+    """Where a change of this registry is written down: another one has versions of its own."""
+    registry = hashlib.sha256(os.environ["MLFLOW_TRACKING_URI"].encode()).hexdigest()[:12]
+    return root / FOLDER / f"promotion-{registry}.json"
+
+
+def _finish(client: "MlflowClient", root: Path) -> None:
+    """Do what is written down; each step may be done twice, and a version may be gone by now."""
+    pending = _pending(root)
+    if not pending.exists():
+        return
+    todo = read_json(pending)
+    for version, text in todo["card"].items():
+        if _version(client, version) is not None:
+            client.update_model_version(MODEL, version, text)
+    for version, tags in todo["tags"].items():
+        if _version(client, version) is not None:
+            for name, value in tags.items():
+                client.set_model_version_tag(MODEL, version, name, value)
+    if todo["champion"] and _version(client, todo["champion"]) is not None:
+        client.set_registered_model_alias(MODEL, CHAMPION, todo["champion"])
+    if todo["entry"] not in journal(root):
+        _append(root / JOURNAL, todo["entry"])
+    pending.unlink()
+
+
+def _append(path: Path, entry: Mapping[str, Any]) -> None:
+    """Add a line, on the disk when it returns; one that a kill cut short is ended first."""
+    with path.open("a+b") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+        file.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _version(client: "MlflowClient", version: str) -> "ModelVersion | None":
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_model_version(MODEL, version)
+    except MlflowException as error:
+        if error.error_code in _ABSENT:
+            return None
+        raise
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    with _locked(root / FOLDER / "registry.lock"):
+        yield
 
 
 # -- following the champion ----------------------------------------------------------------------
