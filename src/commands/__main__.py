@@ -60,6 +60,14 @@ def main(arguments: list[str]) -> int:
                 from commands.audit import audit
 
                 return audit(ROOT)
+            case ["deploy"]:
+                from commands.deploy import deploy
+
+                return deploy(ROOT)
+            case ["backfill"]:
+                from commands.backfill import backfill
+
+                return backfill(ROOT, os.environ.get("FROM", ""), os.environ.get("TO", ""))
             case ["lock"]:
                 from commands.lock import lock
 

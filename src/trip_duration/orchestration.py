@@ -60,6 +60,7 @@ __all__ = [
     "run",
     "serve",
     "stage_flow",
+    "stay",
     "table",
     "task",
     "uses_cluster",
@@ -225,6 +226,18 @@ def ready(timeout: float = PATIENCE) -> None:
     context = sys.modules.get("prefect.context")
     if context is not None:  # imported before `begin`, perhaps: have it read the environment again
         context.refresh_global_settings_context()
+
+
+def stay(root: str | Path) -> None:
+    """Have the server that this process was given kept for as long as it lives, if it is ours.
+
+    A run whose worker was killed can then go on to its end.
+    """
+    home = Path(root).resolve() / ".prefect"
+    server = _recorded(home)
+    if server and server.api == os.environ.get("PREFECT_API_URL"):
+        with _locked(home):
+            _register(home, os.getpid())
 
 
 def serve(root: str | Path) -> None:

@@ -1,0 +1,40 @@
+"""``make backfill``: the monthly runs of past months, in order."""
+
+import signal
+from pathlib import Path
+
+from trip_duration import orchestration, params, readiness, retraining
+from trip_duration.errors import SettingsError
+
+__all__ = ["backfill"]
+
+
+def backfill(root: Path, first: str, last: str) -> int:
+    """Run the monthly runs of the dates from one month to another; what is done is not done again.
+
+    Returns
+    -------
+    int
+        The exit code, 0.
+
+    Raises
+    ------
+    TripDurationError
+        If a run fails; those before it are kept.
+    """
+    if not first or not last:
+        raise SettingsError(
+            "FROM and TO are the months of the runs' dates: run "
+            "`make backfill FROM=2021-03 TO=2021-08`."
+        )
+    retraining.dates(first.strip(), last.strip())
+    readiness.check(params.load(root / "params.yaml"))
+    signal.signal(signal.SIGTERM, orchestration.interrupt)
+    orchestration.begin(root)
+    from flows.backfill import backfill as flow
+
+    orchestration.ready()
+    state = flow(first.strip(), last.strip(), return_state=True)
+    state.result()
+    print(state.message)
+    return 0

@@ -1,0 +1,184 @@
+"""The monthly run: train on newer months, and promote the model if it is better.
+
+Which way it goes is decided while it runs. Months that are not out are waited for; months that
+fail their checks stop it; little drift keeps the champion's parameters and fits them anew, much
+drift searches again; a model that is not better leaves the champion where it is.
+"""
+
+import datetime as dt
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from prefect import State
+from prefect.runtime import deployment, flow_run
+from prefect.states import Completed
+
+from trip_duration import registry, retraining
+from trip_duration.errors import SourceError, TripDurationError
+from trip_duration.files import read_json
+from trip_duration.orchestration import (
+    environment,
+    fetching,
+    markdown,
+    stage_flow,
+    stay,
+    task,
+    waiting_as_asked,
+)
+from trip_duration.params import Params
+from trip_duration.params import load as load_params
+from trip_duration.retraining import Plan, Way
+from trip_duration.runs import noted
+from trip_duration.workspace import Workspace, opened
+
+__all__ = ["retrain"]
+
+ROOT = Path(__file__).resolve().parents[2]
+NEW_YORK = ZoneInfo("America/New_York")
+DEPLOYMENT = "retrain/monthly"
+
+
+@task(**fetching())
+def ask_for(params: Params, month: str) -> bool:
+    """Whether a month is out."""
+    with waiting_as_asked():
+        return retraining.is_out(params.data, month)
+
+
+@task
+def fetch_and_clean(workspace: Workspace, plan: Plan) -> list[str]:
+    """Ingest the months, as the pipeline does; what speaks against learning from them."""
+    params = workspace.choose(retraining.settings(plan, None))
+    workspace.run("ingest")
+    ledger = read_json(workspace.folder / "metrics/ingest.json")
+    return retraining.unsound(ledger, plan.months, params.retrain)
+
+
+@task
+def compare(workspace: Workspace, plan: Plan, champion: registry.Served) -> dict[str, Any]:
+    """How far the newest month has drifted from what the champion knows."""
+    from trip_duration import drift
+
+    return drift.compare(
+        workspace.root, plan.validation[-1], workspace=workspace.folder, served=champion
+    )
+
+
+@task
+def fit_and_evaluate(workspace: Workspace, plan: Plan, way: Way) -> None:
+    """The pipeline for these months, to an evaluated model; a run that was killed goes on here."""
+    workspace.choose(retraining.settings(plan, way))
+    workspace.run("train")
+
+
+@task
+def challenge(workspace: Workspace, plan: Plan) -> registry.Registered:
+    """Register the model, and promote it if it beats the champion and the baselines."""
+    return registry.register(workspace.root, workspace=workspace.folder, aliases=plan.aliases)
+
+
+@stage_flow("retrain", lambda date, test: date or "")
+def retrain(date: str | None = None, test: list[str] | None = None) -> State:
+    """Train on the month two before a date, validate on the one before it, promote if better.
+
+    Parameters
+    ----------
+    date : str, optional
+        ``YYYY-MM-DD``; any day of a month gives the same months. Left out, the day for which the
+        run was scheduled, in New York.
+    test : list of str, optional
+        Later months to test on, ``YYYY-MM``; the model is tested on the validation months without.
+
+    Returns
+    -------
+    State
+        Completed, and called Promoted, Kept (the champion stays) or Waiting (a month is not out).
+
+    Raises
+    ------
+    TripDurationError
+        If a month fails its checks, or the pipeline fails; the champion stays.
+    """
+    for name, value in environment(ROOT).items():  # where a worker was started by hand
+        os.environ.setdefault(name, value)
+    stay(ROOT)
+    params = load_params(ROOT / "params.yaml")
+    day = retraining.parse_date(date) if date else _scheduled_day()
+    plan = retraining.plan(day, params.retrain, test or ())
+    said = _Account(plan)
+    with noted(ROOT, str(flow_run.id)):
+        away = [month for month in plan.months if not ask_for(params, month)]
+        if away:
+            return _come_back(plan, away, params, said)
+        with opened(ROOT, lambda: said("another run is at work: waiting for its end")) as workspace:
+            return _run(workspace, plan, said)
+
+
+def _run(workspace: Workspace, plan: Plan, said: "_Account") -> State:
+    """The run, all of whose months are out."""
+    said(f"train on {' '.join(plan.train)}, validate on {' '.join(plan.validation)}")
+    doubts = fetch_and_clean(workspace, plan)
+    if doubts:
+        said("the data fail their checks: stopped")
+        raise TripDurationError(f"{' '.join(doubts)} The champion stays.")
+    champion = registry.champion(ROOT)
+    drift = compare(workspace, plan, champion) if champion else None
+    way = retraining.choose_way(registry.params_of(ROOT, champion), drift)
+    said(f"{way.kind}: {way.reason}")
+    fit_and_evaluate(workspace, plan, way)
+    found = challenge(workspace, plan)
+    said(found.sentence)
+    markdown("model-card", found.card)
+    return Completed(name="Promoted" if found.promoted else "Kept", message=found.sentence)
+
+
+class _Account:
+    """What a run did, line by line: on the console at once, in Prefect's pages as an artifact."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._lines: list[str] = []
+
+    def __call__(self, sentence: str) -> None:
+        self._lines.append(sentence)
+        with suppress(OSError):  # the worker that read what is printed may be gone
+            print(f"retrain {self._plan.date}: {sentence}", flush=True)
+        listed = "\n".join(f"1. {line}" for line in self._lines)
+        markdown("retrain", f"### {self._plan.aliases[0]}\n\n{listed}\n")
+
+
+def _scheduled_day() -> dt.date:
+    """The day for which this run was scheduled, in New York: a late run does its own month."""
+    when = flow_run.scheduled_start_time or dt.datetime.now(dt.UTC)
+    return when.astimezone(NEW_YORK).date()
+
+
+def _come_back(plan: Plan, away: Sequence[str], params: Params, said: _Account) -> State:
+    """Months are not out: have the deployment run again later, if it is one that runs."""
+    names, chosen = ", ".join(away), params.retrain
+    today = dt.datetime.now(NEW_YORK).date()
+    if today > plan.date + dt.timedelta(days=chosen.patience_days):
+        raise SourceError(
+            f"{params.data.taxi} {names} is not out, {chosen.patience_days} days "
+            f"(retrain.patience_days) after {plan.date}: see whether data.source is right, and run "
+            "it by hand once it is."
+        )
+    sentence = f"{params.data.taxi} {names} is not out yet"
+    if deployment.id is None:
+        said(sentence)
+    else:
+        from prefect.deployments import run_deployment
+
+        run_deployment(
+            DEPLOYMENT,
+            parameters={"date": str(plan.date), "test": list(plan.test)},
+            scheduled_time=dt.datetime.now(dt.UTC) + dt.timedelta(hours=chosen.wait_hours),
+            timeout=0,
+            as_subflow=False,
+        )
+        said(f"{sentence}; asking again in {chosen.wait_hours:g} hours")
+    return Completed(name="Waiting", message=sentence)
