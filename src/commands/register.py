@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from trip_duration.params import Params
     from trip_duration.registry import Registered
 
-__all__ = ["conclusion", "register", "shown"]
+__all__ = ["register", "shown"]
 
 SLICES = 5  # of those that passed, shown
 
@@ -46,7 +46,7 @@ def register(root: Path) -> int:
     @orchestration.stage_flow("register")
     def flow(settings: "Params") -> "Registered":
         found = registry.register(root, say=console.print)
-        orchestration.table("verdict", cards.rows(found.verdict), conclusion(found))
+        orchestration.table("verdict", cards.rows(found.verdict), found.sentence)
         orchestration.markdown("model-card", found.card)
         return found
 
@@ -64,8 +64,8 @@ def _show(console: Console, found: "Registered") -> None:
         table.add_row(*_cells(check))
     console.print(table)
     for note in verdict.notes:
-        console.print(f"Note: {note}")
-    console.print(conclusion(found))
+        console.print(f"Note: {note}", soft_wrap=True)
+    console.print(found.sentence, soft_wrap=True)
 
 
 def shown(checks: "tuple[Check, ...]") -> "list[Check]":
@@ -87,20 +87,3 @@ def _cells(check: "Check") -> tuple[str, ...]:
         return ("intervals hold", check.slice, *numbers, f"±{check.bound:.1%}", said)
     numbers = (f"{check.challenger:.3f}", f"{check.rival:.3f}", f"{check.difference:+.1%}")
     return (f"RMSE, {rival(check.name)}", check.slice, *numbers, f"{check.bound:+.1%}", said)
-
-
-def conclusion(found: "Registered") -> str:
-    """Promoted or kept, and why, in a line."""
-    reasons = "; ".join(found.verdict.reasons)
-    if not found.verdict.promoted:
-        present = (
-            f"version {found.champion} stays champion" if found.champion else "none is champion"
-        )
-        return f"Version {found.version} is kept as challenger, {present}: {reasons}."
-    if found.champion != found.version:
-        return (
-            f"Version {found.version} was promoted before, and version {found.champion} is the "
-            "champion now: it stays."
-        )
-    before = f" in place of version {found.rival}" if found.rival else ""
-    return f"Version {found.version} is promoted to champion{before}: {reasons}."

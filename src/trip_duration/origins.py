@@ -12,7 +12,7 @@ from trip_duration import params
 from trip_duration.errors import SettingsError
 from trip_duration.files import read_json
 
-__all__ = ["Origin", "command", "differences", "origin"]
+__all__ = ["Origin", "booster", "command", "differences", "origin"]
 
 CODE = ("src", "dvc.yaml", "requirements.txt")  # what decides over a model, beside the settings
 
@@ -44,15 +44,20 @@ class Origin:
 def origin(workspace: str | Path) -> Origin:
     """What the model in a workspace was made with, as git and its files have it."""
     folder = Path(workspace)
-    found = read_json(folder / "search/best_params.json")["params"]
-    booster = {**found, **params.load(folder / "params.yaml").train.params}
     commit = _git(folder, "rev-parse", "HEAD")
     if not commit:
-        return Origin("", "", False, booster)
+        return Origin("", "", False, booster(folder))
     before = _plain(_git(folder, "show", "HEAD:./params.yaml"))
     after = _plain((folder / "params.yaml").read_text(encoding="utf-8"))
     changed = _git(folder, "status", "--porcelain", "--untracked-files=no", "--", *CODE)
-    return Origin(commit, differences(before, after), bool(changed), booster)
+    return Origin(commit, differences(before, after), bool(changed), booster(folder))
+
+
+def booster(workspace: str | Path) -> dict[str, Any]:
+    """XGBoost's parameters: what the search found, and what ``train.params`` sets over it."""
+    folder = Path(workspace)
+    found = read_json(folder / "search/best_params.json")["params"]
+    return {**found, **params.load(folder / "params.yaml").train.params}
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:

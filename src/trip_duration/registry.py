@@ -31,7 +31,7 @@ from trip_duration.errors import TripDurationError
 from trip_duration.files import read_json, write_json
 from trip_duration.gate import Verdict
 from trip_duration.orchestration import environment
-from trip_duration.origins import origin
+from trip_duration.origins import booster, origin
 from trip_duration.prediction import FILES
 from trip_duration.trips import month_path
 
@@ -53,8 +53,10 @@ __all__ = [
     "chosen",
     "digest",
     "follow",
+    "has_alias",
     "journal",
     "local",
+    "params_of",
     "register",
     "rollback",
 ]
@@ -66,6 +68,7 @@ CACHE = Path(".cache/registry")  # a folder for each version that was fetched
 FOLDER = Path(".mlflow")
 JOURNAL = FOLDER / "promotions.jsonl"
 PROMOTED = "promoted"  # the tag that says how a version was judged
+LOCAL = "local-"  # begins what the model in models/ is called
 SAME = 0.001  # minutes by which two readings of one model's RMSE may differ
 
 _log = logging.getLogger(__name__)
@@ -125,7 +128,7 @@ def local(root: str | Path) -> Served | None:
         return None
     settings = params.load(Path(root) / "params.yaml")
     return Served(
-        version=f"local-{found}",
+        version=f"{LOCAL}{found}",
         folder=folder,
         digest=found,
         taxi=settings.data.taxi,
@@ -162,6 +165,48 @@ def chosen(root: str | Path) -> Served:
             "not all of its files; run `make train`."
         )
     return found
+
+
+def has_alias(root: str | Path, alias: str) -> bool:
+    """Whether some version of the model has an alias.
+
+    Raises
+    ------
+    TripDurationError
+        If the registry does not answer.
+    """
+    with _registry(root) as client:
+        return client is not None and _aliased(client, alias) is not None
+
+
+def params_of(root: str | Path, served: Served | None) -> dict[str, Any] | None:
+    """XGBoost's parameters that a model was fitted with.
+
+    Parameters
+    ----------
+    root : str or Path
+        The repository's folder.
+    served : Served or None
+        A version of its registry, or the model in its ``models/``.
+
+    Returns
+    -------
+    dict or None
+        None for None, and where they are not known.
+
+    Raises
+    ------
+    TripDurationError
+        If the registry does not answer.
+    """
+    if served is None:
+        return None
+    if served.version.startswith(LOCAL):
+        return booster(root)
+    with _registry(root) as client:
+        version = None if client is None else _version(client, served.version)
+    said = None if version is None else version.tags.get("params")
+    return None if said is None else dict(json.loads(said))
 
 
 def _learned(settings: "Params") -> list[str]:
@@ -281,7 +326,7 @@ def _fetched(root: Path, version: "ModelVersion") -> Path:
 
 
 def _download(model: str, folder: Path) -> str:
-    """Fetch a model's files, which are data, and nothing else of it; give their digest."""
+    """Fetch the files of the model at a URI, which are data, and no more; give their digest."""
     from mlflow.artifacts import download_artifacts
 
     for name in FILES:
@@ -342,6 +387,10 @@ class Registered:
         The champion's version when it was judged.
     champion : str or None
         The champion's version now.
+    promoted : bool
+        Whether it is the champion.
+    sentence : str
+        What was decided, and why.
     """
 
     version: str
@@ -351,6 +400,46 @@ class Registered:
     card: str
     rival: str | None
     champion: str | None
+
+    @property
+    def promoted(self) -> bool:  # noqa: D102
+        return self.champion == self.version
+
+    @property
+    def sentence(self) -> str:  # noqa: D102
+        if self.promoted and self.verdict.promoted:
+            before = f" in place of version {self.rival}" if self.rival else ""
+            return f"Version {self.version} is promoted to champion{before}: {self._errors}."
+        reasons = _some(self.verdict.reasons)
+        if self.promoted:
+            return (
+                f"Version {self.version} is champion by hand, and was kept as challenger when it "
+                f"was judged ({self._errors}): {reasons}."
+            )
+        stays = "there is no champion"
+        if self.champion:
+            stays = f"version {self.champion} stays champion"
+        if self.verdict.promoted:
+            return (
+                f"Version {self.version} was promoted before ({self._errors}) and is champion no "
+                f"longer: {stays}."
+            )
+        return (
+            f"Version {self.version} is kept as challenger and {stays} ({self._errors}): {reasons}."
+        )
+
+    @property
+    def _errors(self) -> str:
+        rmse, beside = self.verdict.rmse, self.verdict.champion_rmse
+        if beside is None:
+            best = min(self.verdict.baselines.values())
+            return f"RMSE {rmse:.3f} minutes to the best baseline's {best:.3f}"
+        return f"RMSE {rmse:.3f} minutes to the {beside:.3f} of version {self.rival}"
+
+
+def _some(reasons: Sequence[str], most: int = 3) -> str:
+    more = [f"and {len(reasons) - most} more"] if len(reasons) > most else []
+    return "; ".join([*reasons[:most], *more])
 
 
 def register(
@@ -480,8 +569,10 @@ def _logged(client: "MlflowClient", model: Served) -> str | None:
     )
     for run in runs:
         for output in run.outputs.model_outputs if run.outputs else []:
+            # MLflow takes models:/<id>/<file> for the name of a registered model.
+            place = client.get_logged_model(output.model_id).artifact_location
             with tempfile.TemporaryDirectory() as folder:
-                if _download(f"models:/{output.model_id}", Path(folder)) == model.digest:
+                if _download(place, Path(folder)) == model.digest:
                     return str(output.model_id)
     return None
 
