@@ -83,7 +83,7 @@ class Check:
         where = "" if self.slice == ALL else f"{self.slice}: "
         asked = "" if self.passed else f", and it must be {self._asked}"
         return (
-            f"{where}RMSE {self.challenger:.3f} is {_relative(self.difference)} that of {rival} "
+            f"{where}RMSE {self.challenger:.3f} is {_relative(self.difference)}that of {rival} "
             f"({self.rival:.3f}){asked}"
         )
 
@@ -341,8 +341,12 @@ def _difference(rmse: float, rival: float) -> float:
 
 
 def _relative(difference: float) -> str:
-    side = "below" if difference < 0 else "above"
-    return f"{abs(difference):.1%} {side}"
+    """In per cent, to a decimal, or to two digits where that would be 0."""
+    if difference == 0:
+        return ""
+    share = abs(difference)
+    said = f"{share:.1%}" if share >= 0.001 else f"{100 * share:.2g}%"
+    return f"{said} {'below' if difference < 0 else 'above'} "
 
 
 class _Errors:

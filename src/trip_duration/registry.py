@@ -68,6 +68,8 @@ CACHE = Path(".cache/registry")  # a folder for each version that was fetched
 FOLDER = Path(".mlflow")
 JOURNAL = FOLDER / "promotions.jsonl"
 PROMOTED = "promoted"  # the tag that says how a version was judged
+PREVIOUS = "previous"  # the one that says which version was champion before it
+ROLLED_BACK = "rolled_back"  # the one that says when it was taken back
 LOCAL = "local-"  # begins what the model in models/ is called
 SAME = 0.001  # minutes by which two readings of one model's RMSE may differ
 
@@ -450,8 +452,10 @@ def register(
 ) -> Registered:
     """Put the evaluated model into the registry, judge it, and promote it if it is the better one.
 
-    Done again it changes nothing; after a kill at any moment it ends what was begun. Another that
-    registers or rolls back meanwhile, on this machine, is waited for.
+    Done again it changes nothing; after a kill at any moment it ends what was begun. A version that
+    is not champion is judged again where the champion, the rules or the months that judge are
+    others than when it was; one that was rolled back is not. Another that registers or rolls back
+    meanwhile, on this machine, is waited for.
 
     Parameters
     ----------
@@ -473,6 +477,7 @@ def register(
     root = Path(root)
     workspace = root if workspace is None else Path(workspace)
     model, errors = _evaluated(workspace)
+    judges = _judges(params.load(workspace / "params.yaml"))
     with _alone(root), _registry(root, make=True) as client:
         assert client is not None
         _finish(client, root)
@@ -484,9 +489,9 @@ def register(
             say(f"These files are version {version.version} already (digest {model.digest}).")
         for alias in aliases:
             client.set_registered_model_alias(MODEL, alias, version.version)
-        if PROMOTED not in version.tags:
+        if _is_due(client, version, judges):
             client.set_registered_model_alias(MODEL, CHALLENGER, version.version)
-            _judge(client, root, workspace, model, errors, str(version.version))
+            _judge(client, root, workspace, model, errors, str(version.version), judges)
             _finish(client, root)
             version = client.get_model_version(MODEL, version.version)
         present = _aliased(client, CHAMPION)
@@ -496,7 +501,7 @@ def register(
             created=created,
             verdict=Verdict.from_json(json.loads(version.tags["verdict"])),
             card=version.description or "",
-            rival=version.tags.get("rival"),
+            rival=version.tags.get("rival") or None,
             champion=None if present is None else str(present.version),
         )
 
@@ -591,6 +596,24 @@ def _log_model(settings: "Params", workspace: Path) -> str:
     return uri.removeprefix("models:/")
 
 
+def _judges(settings: "Params") -> str:
+    """What a model is judged by, beside the champion: a version's tag."""
+    months = sorted(getattr(settings.data, settings.judged[-1]))
+    return json.dumps({"months": months, **settings.promotion.model_dump()}, sort_keys=True)
+
+
+def _is_due(client: "MlflowClient", version: "ModelVersion", judges: str) -> bool:
+    """Whether a version was not judged yet, or would be judged by another rival or other rules."""
+    tags = version.tags
+    if PROMOTED not in tags:
+        return True
+    present = _aliased(client, CHAMPION)
+    rival = None if present is None else str(present.version)
+    if rival == str(version.version) or ROLLED_BACK in tags:
+        return False
+    return (tags.get("rival") or None, tags.get("judges")) != (rival, judges)
+
+
 def _judge(
     client: "MlflowClient",
     root: Path,
@@ -598,6 +621,7 @@ def _judge(
     model: Served,
     errors: Mapping[str, float],
     version: str,
+    judges: str,
 ) -> None:
     """Judge a version beside the champion, and write down what follows from it."""
     settings = params.load(workspace / "params.yaml")
@@ -612,18 +636,18 @@ def _judge(
     best = min(verdict.baselines.values())
     numbers = {"rmse": verdict.rmse, "baseline_rmse": best, "coverage": verdict.coverage}
     numbers |= {"width": verdict.width}
-    if verdict.champion_rmse is not None:
-        numbers["champion_rmse"] = verdict.champion_rmse
     tags = {name: f"{number:.6f}" for name, number in numbers.items()}
-    if rival is not None:
-        tags |= {"rival": rival.version}
+    beside = verdict.champion_rmse
     tags |= {
+        "champion_rmse": "" if beside is None else f"{beside:.6f}",
+        "judges": judges,
+        "rival": rival.version if rival else "",
         "reasons": "; ".join(verdict.reasons),
         "notes": " ".join(verdict.notes),
         "verdict": json.dumps(verdict.to_json()),
     }
     if verdict.promoted and rival is not None:
-        tags |= {"previous": rival.version}
+        tags |= {PREVIOUS: rival.version}
     tags |= {PROMOTED: str(verdict.promoted).lower()}  # the last one: it says that all are there
     _write_down(
         root,
@@ -657,6 +681,12 @@ def _verdict(settings: "Params", workspace: Path, model: Served, rival: Served |
     notes, champion = [], None
     if rival is not None and rival.taxi != data.taxi:
         notes.append(f"The champion was made for {rival.taxi} taxis.")
+    if rival is not None and rival.preset != settings.features.preset:
+        notes.append(
+            f"The champion has the features {rival.preset}, and this model "
+            f"{settings.features.preset}: where only one knows the metered distance, that one has "
+            "the lower RMSE and not the better use."
+        )
     if rival is not None:
         try:
             champion = prediction.load(rival.folder)
@@ -728,23 +758,13 @@ def rollback(root: str | Path) -> RolledBack:
             raise TripDurationError(
                 "There is no champion to roll back: `make register` registers the model."
             )
-        before = present.tags.get("previous")
-        if before is None:
-            raise TripDurationError(
-                f"Version {present.version} has no champion before it to go back to: it stays."
-            )
-        target = _version(client, before)
-        if target is None:
-            raise TripDurationError(
-                f"Version {before}, the champion before version {present.version}, is no longer in "
-                "the registry: give the alias champion to another in MLflow's pages (`make ui`)."
-            )
+        target = _before(client, present)
         _fetched(root, target)
-        now = _now()
+        before = str(target.version)
         _write_down(
             root,
             champion=before,
-            tags={str(present.version): {"rolled_back": now}},
+            tags={str(present.version): {ROLLED_BACK: _now()}},
             card={},
             entry={
                 "what": "rolled back",
@@ -756,6 +776,25 @@ def rollback(root: str | Path) -> RolledBack:
         )
         _finish(client, root)
         return RolledBack(version=before, previous=str(present.version))
+
+
+def _before(client: "MlflowClient", present: "ModelVersion") -> "ModelVersion":
+    """The last champion before a version that was not itself rolled back."""
+    version, seen = present, {str(present.version)}
+    while (before := version.tags.get(PREVIOUS)) is not None and before not in seen:
+        seen.add(before)
+        found = _version(client, before)
+        if found is None:
+            raise TripDurationError(
+                f"Version {before}, the champion before version {version.version}, is no longer in "
+                "the registry: give the alias champion to another in MLflow's pages (`make ui`)."
+            )
+        version = found
+        if ROLLED_BACK not in version.tags:
+            return version
+    raise TripDurationError(
+        f"Version {present.version} has no champion before it to go back to: it stays."
+    )
 
 
 # -- changes that a kill cannot cut short --------------------------------------------------------
