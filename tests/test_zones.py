@@ -45,6 +45,20 @@ def tiny(tmp_path: Path) -> Path:
     )
 
 
+def test_shapes_are_those_of_the_file_by_zone(tiny: Path) -> None:
+    shapes = load_zones(tiny).shapes
+    assert shapes is not None
+    assert list(shapes) == [3, 7]
+    assert shapes[3].equals(WEST)
+    assert shapes[7].equals(EAST | ISLAND)
+
+
+def test_a_lookup_table_has_no_shapes(tmp_path: Path) -> None:
+    path = tmp_path / "lookup.csv"
+    path.write_text("LocationID,Borough,Zone\n3,Manhattan,West\n")
+    assert load_zones(path).shapes is None
+
+
 def shapefile(path: Path, folder: str = "") -> Path:
     """The same as TLC serves it: a zipped shapefile in feet (EPSG:2263)."""
     from pyogrio.raw import write

@@ -63,6 +63,13 @@ class Zones:
         self._shapes = None if shapes is None else _joined(shapes, number, len(ids))
         self._source = source
 
+    @property
+    def shapes(self) -> dict[int, Any] | None:
+        """A shapely geometry for each zone id, in degrees; None where these zones have none."""
+        if self._shapes is None:
+            return None
+        return dict(zip(self._ids.tolist(), self._shapes, strict=True))
+
     def locate(self, longitude: np.ndarray, latitude: np.ndarray) -> np.ndarray:
         """Give the zone of each place.
 
