@@ -1064,6 +1064,28 @@ class FeatureBuilder:
                 X[part, place] = array[part]
         return X
 
+    def rows(self, columns: Mapping[str, np.ndarray]) -> "np.ndarray | csr_matrix":
+        """Make `matrix` of `transform` from plain arrays, without the tables in between.
+
+        For a few trips at a time, where tables would take longer than the features.
+
+        Parameters
+        ----------
+        columns : mapping of str to array of shape (rows,)
+            ``pickup``: int64, seconds since 1970 by the clocks of New York; ``pickup_zone`` and
+            ``dropoff_zone``: int32, 1 to 265, or 0 for no zone; other columns, which may be left
+            out: float64, NaN where a value is missing.
+
+        Returns
+        -------
+        numpy.ndarray or scipy.sparse.csr_matrix
+            As `matrix` gives it.
+        """
+        rows = len(columns["pickup"])
+        missing = np.full(rows, np.nan)
+        arrays = {name: columns.get(name, missing) for name in _columns_read(self.features)}
+        return self._matrix(_Trips(arrays, rows), self._serving)
+
     def vectorizer(self) -> "DictVectorizer":
         """A fitted `DictVectorizer` that makes `matrix`'s rows from `feature_dicts`."""
         from sklearn.feature_extraction import DictVectorizer
