@@ -14,7 +14,7 @@ RUN := $(VENV)/bin/python src/commands
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train ingest featurize search evaluate explain course push pull refresh register rollback ui verify test test-faults lint audit bench lock clean
+.PHONY: help setup train ingest featurize search evaluate explain course push pull refresh register rollback ui serve verify test test-faults lint audit bench lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -64,6 +64,9 @@ rollback: $(READY) ## make the champion before the present one champion again
 
 ui: $(READY) ## Prefect's and MLflow's pages for what has run, until Ctrl-C
 	@$(RUN) ui
+
+serve: $(READY) ## answer over HTTP how long a trip will take, until Ctrl-C (docs/serving.md)
+	@$(RUN) serve
 
 verify: $(READY) ## rerun the committed pipeline elsewhere and compare every byte; SET="train.nthread=1"
 	@$(VENV)/bin/python src/dvc_verify --set "$$SET" $(ARGS)

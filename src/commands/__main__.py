@@ -34,6 +34,10 @@ def main(arguments: list[str]) -> int:
 
                 serve(ROOT)
                 return 0
+            case ["serve"]:
+                from commands.serve import serve_model
+
+                return serve_model(ROOT)
             case ["push" | "pull" as name]:
                 from commands import locks, remote
 

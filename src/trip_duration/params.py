@@ -32,6 +32,7 @@ __all__ = [
     "Promotion",
     "Retrain",
     "Search",
+    "Serve",
     "Train",
     "check",
     "load",
@@ -483,6 +484,25 @@ class Engine(_Settings):
         return self
 
 
+class Serve(_Settings):
+    """The HTTP service."""
+
+    host: str
+    port: Annotated[int, Field(ge=1, le=65_535)]
+    max_trips: Annotated[int, Field(ge=1, le=100_000)]
+    max_bytes: Annotated[int, Field(ge=1_000, le=100_000_000)]
+    poll_seconds: Annotated[Number, Field(ge=0.1, le=86_400)]
+
+    @model_validator(mode="after")
+    def _address(self) -> "Serve":
+        if not re.fullmatch(r"[A-Za-z0-9.-]{1,253}|[0-9A-Fa-f:.]{2,45}", self.host):
+            raise ValueError(
+                f"serve.host is {_shown(self.host)}: expected an address of this machine, like "
+                "127.0.0.1, which only this machine reaches, or 0.0.0.0, which all do."
+            )
+        return self
+
+
 class Params(_Settings):
     """All of ``params.yaml``."""
 
@@ -496,6 +516,7 @@ class Params(_Settings):
     retrain: Retrain
     promotion: Promotion
     engine: Engine
+    serve: Serve
 
     @property
     def judged(self) -> list[str]:

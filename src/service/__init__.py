@@ -1,0 +1,1 @@
+"""The model as an HTTP service: how long a trip will take, for whoever asks."""
