@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from service.app import app
 from service.models import Models, command
 from service.predictor import Predictor
+from service.zone_map import zones
 from trip_duration.errors import TripDurationError
 from trip_duration.orchestration import interrupt
 
@@ -45,7 +46,7 @@ def run(root: Path, settings: "Serve", models: Models | None = None) -> None:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     with _listening(settings.host, settings.port) as listener:
         models = models or Models(command(root, settings.poll_seconds))
-        service = app(settings, models, lambda now: _zones(root), PAGE if PAGE.is_dir() else None)
+        service = app(settings, models, lambda now: zones(root, now.served), PAGE)
         # No lines of its own: what goes wrong is said by Guard.
         config = uvicorn.Config(
             service,
@@ -113,16 +114,3 @@ def _listening(host: str, port: int) -> socket.socket:
 
 def _address(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _zones(root: Path) -> dict[str, object]:
-    """The zones' names, without a map."""
-    import pyarrow.parquet as pq
-
-    rows = pq.read_table(root / "data" / "zones.parquet").to_pylist()
-    found = [
-        {"zone": row["zone"], "name": row["name"], "borough": row["borough"]}
-        | {"path": None, "x": None, "y": None}
-        for row in rows
-    ]
-    return {"kind": "schematic", "width": 1000, "height": 1000, "zones": found}
