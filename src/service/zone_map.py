@@ -184,7 +184,10 @@ def _schematic(
     shore = np.array([boroughs[int(zone)] or "" for zone in ids])
     for name in np.unique(shore):
         land = shapely.union_all(cells[shore == name]).buffer(-_RIVER - _ROUND).buffer(_ROUND)
-        cells[shore == name] = shapely.intersection(cells[shore == name], land)
+        cut = shapely.intersection(cells[shore == name], land)
+        # Where a land is too narrow for its shores, a zone keeps its cell: it is to be clicked on.
+        left = shapely.contains(cut, middle[shore == name])
+        cells[shore == name] = np.where(left, cut, cells[shore == name])
     return {int(zone): cell for zone, cell in zip(ids, cells, strict=True)}, inside
 
 

@@ -7,11 +7,11 @@ from shutil import copytree
 
 import numpy as np
 import pytest
+from tests.service.conftest import drawn, make_model, served
 
 from service import predictor
 from service.predictor import FEW, load
 from service.trees import Trees
-from tests.service.conftest import drawn, make_model, served
 from trip_duration import prediction
 from trip_duration.errors import TripDurationError
 from trip_duration.registry import Served
