@@ -186,7 +186,7 @@ function changed({ reveal = false } = {}) {
   history.replaceState(null, "", `#${hash()}`);
   asking.abort(); // what it would answer is no longer asked
   clearTimeout(waiting);
-  waiting = setTimeout(ask, PAUSE);
+  waiting = setTimeout(ask, wanted() ? 0 : PAUSE);
 }
 
 function show(reveal) {
@@ -214,7 +214,8 @@ function restore() {
   state.from = zones.get(Number(words.get("from"))) ?? null;
   state.to = zones.get(Number(words.get("to"))) ?? null;
   Object.assign(state, date ? { date, time } : now());
-  state.miles = words.get("miles") ?? "";
+  const miles = words.get("miles") ?? "";
+  state.miles = /^\d+(\.\d+)?$/.test(miles) ? miles : "";
   next = state.from && !state.to ? "to" : "from";
   changed({ reveal: true });
 }
