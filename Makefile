@@ -8,13 +8,15 @@ TRIP ?=
 EXTRAS ?=
 REMOTE ?=
 TAKE ?=
-export SET ARGS TRIP EXTRAS REMOTE TAKE
+INPUT ?=
+OUTPUT ?=
+export SET ARGS TRIP EXTRAS REMOTE TAKE INPUT OUTPUT
 
 RUN := $(VENV)/bin/python src/commands
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train ingest featurize search evaluate explain course push pull refresh register rollback ui serve verify test test-faults lint audit bench lock clean
+.PHONY: help setup train ingest featurize search evaluate explain course push pull refresh register rollback ui serve score verify test test-faults lint audit bench lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -43,6 +45,9 @@ evaluate: $(READY) ## the model's errors beside the baselines', and what they ne
 
 explain: $(READY) ## why the model says what it says; TRIP='{"pickup": …}' explains one trip
 	@$(RUN) explain
+
+score: $(READY) ## predict the trips of a file or folder; INPUT= and OUTPUT= are paths or URLs, Parquet or CSV
+	@$(RUN) score
 
 course: $(READY) ## reproduce the course's own model and its RMSE (one to three minutes)
 	@$(VENV)/bin/python benchmarks/course.py

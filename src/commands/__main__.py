@@ -29,6 +29,10 @@ def main(arguments: list[str]) -> int:
                 from commands.explain import explain
 
                 return explain(ROOT, os.environ.get("TRIP", ""))
+            case ["score"]:
+                from commands.score import score
+
+                return score(ROOT, os.environ.get("INPUT", ""), os.environ.get("OUTPUT", ""))
             case ["ui"]:
                 from trip_duration.orchestration import serve
 
