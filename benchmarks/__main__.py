@@ -14,6 +14,7 @@ HERE = Path(__file__).resolve().parent
 ALL = (
     "ingest",
     "featurize",
+    "scoring",
     "featurize_stage",
     "search",
     "whole",
