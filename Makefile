@@ -8,15 +8,17 @@ TRIP ?=
 EXTRAS ?=
 REMOTE ?=
 TAKE ?=
+FROM ?=
+TO ?=
 INPUT ?=
 OUTPUT ?=
-export SET ARGS TRIP EXTRAS REMOTE TAKE INPUT OUTPUT
+export SET ARGS TRIP EXTRAS REMOTE TAKE FROM TO INPUT OUTPUT
 
 RUN := $(VENV)/bin/python src/commands
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train ingest featurize search evaluate explain course push pull refresh register rollback ui serve score verify test test-faults lint audit bench lock clean
+.PHONY: help setup train ingest featurize search evaluate explain course push pull refresh register rollback ui serve score deploy backfill verify test test-faults lint audit bench lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -72,6 +74,12 @@ ui: $(READY) ## Prefect's and MLflow's pages for what has run, until Ctrl-C
 
 serve: $(READY) ## answer over HTTP how long a trip will take, until Ctrl-C (docs/serving.md)
 	@$(RUN) serve
+
+deploy: $(READY) ## the monthly run on its schedule: a Prefect server, or yours, and a worker, until Ctrl-C
+	@$(RUN) deploy
+
+backfill: $(READY) ## the monthly runs of past months, in order; FROM=2021-03 TO=2021-08
+	@$(RUN) backfill
 
 verify: $(READY) ## rerun the committed pipeline elsewhere and compare every byte; SET="train.nthread=1"
 	@$(VENV)/bin/python src/dvc_verify --set "$$SET" $(ARGS)
