@@ -32,8 +32,9 @@ def lives_on(root: Path, run: str) -> bool | None:
     """Whether the process that does a run lives; None where no process has noted that it does."""
     import psutil
 
+    path = _note(root, run)
     try:
-        note = json.loads(_note(root, run).read_text(encoding="utf-8"))
+        note = json.loads(path.read_text(encoding="utf-8"))
         pid, created = int(note["pid"]), float(note["created"])
     except (OSError, ValueError, TypeError, KeyError):
         return None

@@ -1,0 +1,56 @@
+"""Notes of who does a run."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from trip_duration import runs
+
+
+def test_this_process_does_its_run_until_the_end(tmp_path: Path) -> None:
+    assert runs.lives_on(tmp_path, "one") is None
+    with runs.noted(tmp_path, "one"):
+        assert runs.lives_on(tmp_path, "one") is True
+        assert runs.lives_on(tmp_path, "other") is None
+    assert runs.lives_on(tmp_path, "one") is None
+
+
+def test_an_error_ends_it_too(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="within"), runs.noted(tmp_path, "one"):
+        raise ValueError("within")
+    assert runs.lives_on(tmp_path, "one") is None
+
+
+def test_a_killed_process_leaves_a_note_of_the_dead(tmp_path: Path) -> None:
+    script = (
+        "import os, pathlib\n"
+        "from trip_duration import runs\n"
+        f"with runs.noted(pathlib.Path({str(tmp_path)!r}), 'one'):\n"
+        "    os._exit(9)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 9
+    assert runs.lives_on(tmp_path, "one") is False
+    runs.forget(tmp_path, "one")
+    assert runs.lives_on(tmp_path, "one") is None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": "x"}', '{"pid": 1}'])
+def test_a_note_that_makes_no_sense_is_none(tmp_path: Path, text: str) -> None:
+    with runs.noted(tmp_path, "one"):
+        (tmp_path / runs.FOLDER / "one.json").write_text(text)
+        assert runs.lives_on(tmp_path, "one") is None
+
+
+def test_another_process_of_the_same_number_is_not_it(tmp_path: Path) -> None:
+    with runs.noted(tmp_path, "one"):
+        note = tmp_path / runs.FOLDER / "one.json"
+        note.write_text(note.read_text().replace('"created": ', '"created": 1'))
+        assert runs.lives_on(tmp_path, "one") is False
+
+
+@pytest.mark.parametrize("run", ["", "../one", "a/b"])
+def test_only_ids_are_names_of_notes(tmp_path: Path, run: str) -> None:
+    with pytest.raises(ValueError, match="no run's id"):
+        runs.lives_on(tmp_path, run)
