@@ -1,0 +1,224 @@
+"""Which way the monthly run goes, with what it asks and runs replaced; tests/pipeline runs it."""
+
+import datetime as dt
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from flows import backfill as backfilling
+from flows import retrain as flow
+from trip_duration import registry
+from trip_duration.errors import SettingsError, SourceError, TripDurationError
+
+DATE = "2024-03-15"
+CHAMPION = registry.Served("1", Path("models"), "0" * 12, "green", "metered", ("2023-12",))
+
+
+class World:
+    """What the flow finds, and what it did."""
+
+    def __init__(self) -> None:
+        self.out = {"2024-01", "2024-02"}
+        self.doubts: list[str] = []
+        self.champion: registry.Served | None = CHAMPION
+        self.level = "little"
+        self.promoted = True
+        self.did: list[Any] = []
+
+    def ask_for(self, params: Any, month: str) -> bool:
+        return month in self.out
+
+    @contextmanager
+    def opened(self, root: Path, wait: Any) -> Iterator[Any]:
+        yield SimpleNamespace(root=root, folder=root)
+
+    def fetch_and_clean(self, workspace: Any, plan: Any) -> list[str]:
+        self.did.append("ingest")
+        return self.doubts
+
+    def compare(self, workspace: Any, plan: Any, champion: Any) -> dict[str, Any]:
+        self.did.append(("compare", plan.validation[-1]))
+        return {"month": plan.validation[-1], "level": self.level, "reasons": ["because"]}
+
+    def fit_and_evaluate(self, workspace: Any, plan: Any, way: Any) -> None:
+        self.did.append((way.kind, dict(way.params)))
+
+    def challenge(self, workspace: Any, plan: Any) -> Any:
+        self.did.append(plan.aliases)
+        return SimpleNamespace(promoted=self.promoted, sentence="the verdict", card="# card")
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, root: Path) -> World:
+    found = World()
+    (tmp_path / "params.yaml").write_bytes((root / "params.yaml").read_bytes())
+    monkeypatch.setattr(flow, "ROOT", tmp_path)
+    for name in (
+        "ask_for",
+        "opened",
+        "fetch_and_clean",
+        "compare",
+        "fit_and_evaluate",
+        "challenge",
+    ):
+        monkeypatch.setattr(flow, name, getattr(found, name))
+    monkeypatch.setattr(flow, "markdown", lambda key, text: found.did.append((key, text)))
+    monkeypatch.setattr(registry, "champion", lambda root: found.champion)
+    monkeypatch.setattr(
+        registry, "params_of", lambda root, served: {"max_depth": 3} if served else None
+    )
+    return found
+
+
+def done(world: World) -> list[Any]:
+    """What it did, without the pages of Prefect."""
+    return [one for one in world.did if one[0] not in ("retrain", "model-card")]
+
+
+def test_little_drift_fits_the_champions_parameters_anew(world: World) -> None:
+    assert flow.retrain.fn(DATE).name == "Promoted"
+    aliases = ("model-2024-03-15", "dv-2024-03-15")
+    fitted = ("refit", {"max_depth": 3})
+    assert done(world) == ["ingest", ("compare", "2024-02"), fitted, aliases]
+
+
+def test_much_drift_searches_again(world: World) -> None:
+    world.level = "much"
+    flow.retrain.fn(DATE)
+    assert ("search", {}) in world.did
+
+
+def test_without_a_champion_nothing_is_compared(world: World) -> None:
+    world.champion = None
+    flow.retrain.fn(DATE)
+    assert done(world)[:2] == ["ingest", ("search", {})]
+
+
+def test_a_model_that_is_not_better_is_kept_back(world: World) -> None:
+    world.promoted = False
+    state = flow.retrain.fn(DATE)
+    assert (state.name, state.message, state.type.value) == ("Kept", "the verdict", "COMPLETED")
+
+
+def test_data_that_fail_their_checks_stop_it(world: World) -> None:
+    world.doubts = ["2024-02 keeps 40% of 10 trips."]
+    with pytest.raises(TripDurationError, match=r"2024-02 keeps 40%.*The champion stays"):
+        flow.retrain.fn(DATE)
+    assert done(world) == ["ingest"]
+
+
+def test_months_that_are_not_out_are_waited_for(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.out = {"2024-01"}
+    monkeypatch.setattr(flow, "dt", Clock)
+    state = flow.retrain.fn(DATE)
+    assert (state.name, state.message) == ("Waiting", "green 2024-02 is not out yet")
+    assert not done(world)
+
+
+def test_a_deployment_comes_back_later(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.out = set()
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(flow, "dt", Clock)
+    monkeypatch.setattr(flow, "deployment", SimpleNamespace(id="one"))
+    monkeypatch.setattr(
+        "prefect.deployments.run_deployment",
+        lambda name, **how: asked.append({"name": name, **how}),
+    )
+    assert flow.retrain.fn(DATE, ["2024-05"]).name == "Waiting"
+    [again] = asked
+    assert again["name"] == "retrain/monthly"
+    assert again["parameters"] == {"date": DATE, "test": ["2024-05"]}
+    assert again["timeout"] == 0
+    assert again["scheduled_time"] == Clock.NOW.astimezone(dt.UTC) + dt.timedelta(hours=24)
+
+
+class Clock:
+    """`datetime` on one day of March 2024."""
+
+    NOW = dt.datetime(2024, 3, 16, 12, tzinfo=dt.UTC)
+    UTC = dt.UTC
+    timedelta = dt.timedelta
+
+    class datetime:  # noqa: N801
+        @staticmethod
+        def now(zone: dt.tzinfo) -> dt.datetime:
+            return Clock.NOW.astimezone(zone)
+
+
+def test_patience_ends(world: World) -> None:
+    world.out = {"2024-01"}  # and this is long after 2024
+    with pytest.raises(
+        SourceError, match=r"2024-02 is not out, 100 days \(retrain.patience_days\)"
+    ):
+        flow.retrain.fn(DATE)
+
+
+def test_without_a_date_it_is_the_scheduled_day_in_new_york(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = dt.datetime(2024, 3, 1, 3, tzinfo=dt.UTC)  # still February there
+    monkeypatch.setattr(flow, "flow_run", SimpleNamespace(id="one", scheduled_start_time=late))
+    world.out = {"2023-12", "2024-01"}
+    flow.retrain.fn()
+    assert ("model-2024-02-29", "dv-2024-02-29") in world.did
+
+
+def test_a_wrong_date_is_a_sentence(world: World) -> None:
+    with pytest.raises(SettingsError, match="YYYY-MM-DD"):
+        flow.retrain.fn("March")
+
+
+# -- the runs of past months ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def past(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    found = SimpleNamespace(ran=[], there=set(), waits=set(), fails=set())
+
+    class State:
+        def __init__(self, date: str) -> None:
+            self.date, self.message = date, f"{date} is not out yet"
+            self.name = "Waiting" if date in found.waits else "Kept"
+
+        def result(self) -> None:
+            if self.date in found.fails:
+                raise TripDurationError("the reason")
+
+    def run(date: str, return_state: bool) -> State:
+        found.ran.append(date)
+        return State(date)
+
+    monkeypatch.setattr(backfilling, "retrain", run)
+    monkeypatch.setattr(registry, "has_alias", lambda root, alias: alias in found.there)
+    return found
+
+
+def test_a_backfill_runs_the_months_in_order(past: SimpleNamespace) -> None:
+    state = backfilling.backfill.fn("2021-03", "2021-05")
+    assert past.ran == ["2021-03-15", "2021-04-15", "2021-05-15"]
+    assert state.message == "3 runs, 2021-03-15 to 2021-05-15"
+
+
+def test_a_backfill_goes_on_where_it_was(
+    past: SimpleNamespace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    past.there = {"model-2021-03-15"}
+    backfilling.backfill.fn("2021-03", "2021-04")
+    assert past.ran == ["2021-04-15"]
+    assert "backfill 1 of 2: model-2021-03-15 is registered" in capsys.readouterr().out
+
+
+def test_a_backfill_stops_at_a_month_that_fails_or_is_not_out(past: SimpleNamespace) -> None:
+    past.fails = {"2021-04-15"}
+    with pytest.raises(TripDurationError, match="the reason"):
+        backfilling.backfill.fn("2021-03", "2021-06")
+    assert past.ran == ["2021-03-15", "2021-04-15"]
+    past.waits = {"2021-03-15"}
+    with pytest.raises(TripDurationError, match="the same command goes on from there"):
+        backfilling.backfill.fn("2021-03", "2021-06")
