@@ -113,12 +113,13 @@ class Models:
             child = self._spawn(words)
             if child is None:
                 return
-            try:
-                assert child.stdout is not None
-                for line in child.stdout:
-                    self._take(line)
-            finally:
-                self._end_child()
+            assert child.stdout is not None
+            with child.stdout as lines:
+                try:
+                    for line in lines:
+                        self._take(line)
+                finally:
+                    self._end_child()
             words.seek(0)
             said = words.read().decode(errors="replace").strip().splitlines()
         reason = shown(redacted(said[-1]))[:300] if said else "it said nothing"

@@ -1,0 +1,171 @@
+"""Following the champion: promotions, models that can't be loaded, processes that die."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from tests.service.conftest import Registry
+
+from service import models as module
+from service.models import Models
+from trip_duration.registry import Served
+
+Start = Callable[[], Models]
+
+
+def until(holds: Callable[[], object], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it never came to hold"
+        time.sleep(0.01)
+
+
+@pytest.fixture(autouse=True)
+def _without_long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SHORTEST", 0.05)
+    monkeypatch.setattr(module, "LONGEST", 0.2)
+
+
+def version(models: Models) -> str | None:
+    return models.current and models.current.served.version
+
+
+def test_a_promotion_is_followed(
+    registry: Registry, following: Start, first: Served, second: Served
+) -> None:
+    registry.promote(first)
+    models = following()
+    assert models.wait(30)
+    assert (version(models), models.followed, models.trouble) == ("1", 0, None)
+    told: list[str] = []
+    models.changed = lambda new: told.append(new.served.version)
+    registry.promote(second)
+    until(lambda: version(models) == "2")
+    until(lambda: told == ["2"])
+    assert (models.followed, models.failures) == (1, 0)
+
+
+def test_a_broken_champion_leaves_the_old_one(
+    registry: Registry, following: Start, first: Served, second: Served
+) -> None:
+    registry.promote(first)
+    models = following()
+    assert models.wait(30)
+    registry.promote(second, digest="0" * 12)
+    until(lambda: models.failures >= 2)  # it is tried again
+    assert version(models) == "1"
+    assert models.trouble
+    assert "expected 000000000000" in models.trouble
+    registry.promote(second)
+    until(lambda: version(models) == "2")
+    assert models.trouble is None
+
+
+def test_a_rollback_of_a_broken_champion_ends_the_trouble(
+    registry: Registry, following: Start, first: Served, second: Served
+) -> None:
+    registry.promote(first)
+    models = following()
+    assert models.wait(30)
+    registry.promote(second, digest="0" * 12)
+    until(lambda: models.trouble)
+    registry.promote(first)
+    until(lambda: models.trouble is None)
+    assert (version(models), models.followed) == ("1", 0)
+
+
+@pytest.mark.parametrize("line", ["{}", "champion", '{"version": "1", "folder": 3}', "[1]"])
+def test_a_line_that_names_no_model_is_said(
+    registry: Registry, following: Start, first: Served, line: str
+) -> None:
+    registry.say(line)
+    models = following()
+    assert not models.wait(30)
+    assert models.trouble
+    assert "expected JSON with a model's version, folder and digest" in models.trouble
+    registry.promote(first)
+    until(lambda: version(models) == "1")
+
+
+def test_a_process_that_dies_is_started_again(
+    registry: Registry, following: Start, first: Served, second: Served
+) -> None:
+    registry.promote(first)
+    models = following()
+    assert models.wait(30)
+    [child] = psutil.Process().children()
+    child.kill()
+    until(lambda: "ended with exit code -9" in (models.trouble or ""))
+    assert version(models) == "1"
+    registry.promote(second)
+    until(lambda: version(models) == "2")
+    assert models.trouble is None
+
+
+def test_a_process_that_fails_is_quoted() -> None:
+    models = Models([sys.executable, "-c", "raise SystemExit('no model: run `make train`')"])
+    models.start()
+    assert not models.wait(30)
+    assert models.trouble == (
+        "The process that follows the registry ended with exit code 1: no model: run `make train`"
+    )
+    models.stop()
+
+
+def test_the_process_ends_with_the_service(
+    registry: Registry, following: Start, first: Served
+) -> None:
+    registry.promote(first)
+    models = following()
+    assert models.wait(30)
+    [child] = psutil.Process().children()
+    models.stop()
+    assert not child.is_running()
+    models.stop()  # twice is no harm
+
+
+def test_a_process_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PATIENCE", 0.3)
+    stubborn = Models([sys.executable, "-c", "import time\nwhile True: time.sleep(1)"])
+    stubborn.start()
+    until(lambda: psutil.Process().children())
+    [child] = psutil.Process().children()
+    stubborn.stop()
+    assert not child.is_running()
+
+
+def test_the_registrys_own_process_names_the_local_model(tmp_path: Path, first: Served) -> None:
+    """The command that `make serve` follows, in a repository without a registry."""
+    from shutil import copytree
+
+    root = Path(__file__).resolve().parents[2]
+    copytree(first.folder, tmp_path / "models")
+    (tmp_path / "params.yaml").write_text((root / "params.yaml").read_text(encoding="utf-8"))
+    models = Models(module.command(tmp_path, 1.0))
+    models.start()
+    try:
+        assert models.wait(60), models.trouble
+        assert version(models) == f"local-{first.digest}"
+        assert models.current
+        assert models.current.served.train_months == ("2024-01", "2024-02")
+    finally:
+        models.stop()
+
+
+def test_the_registrys_own_process_says_that_there_is_no_model(tmp_path: Path) -> None:
+    root = Path(__file__).resolve().parents[2]
+    (tmp_path / "params.yaml").write_text((root / "params.yaml").read_text(encoding="utf-8"))
+    command = module.command(tmp_path, 1.0)
+    models = Models(command)
+    models.start()
+    try:
+        assert not models.wait(60)
+        assert models.trouble
+        assert "run `make train`" in models.trouble
+    finally:
+        models.stop()
+    assert subprocess.list2cmdline(command).endswith(f"follow {tmp_path} 1")
