@@ -26,6 +26,7 @@ from service.schemas import (
     iso,
     read,
 )
+from trip_duration.errors import TripDurationError
 
 if TYPE_CHECKING:
     from service.models import Models
@@ -95,6 +96,7 @@ def app(
     service.add_middleware(Guard, metrics=metrics)
     service.add_exception_handler(_RefusedError, _refused)
     service.add_exception_handler(InvalidBodyError, _invalid)
+    service.add_exception_handler(TripDurationError, _unable)
 
     def present() -> "Predictor":
         if models.current is None:
@@ -102,7 +104,7 @@ def app(
         return models.current
 
     not_ready: dict[int | str, dict[str, Any]] = {
-        503: {"model": Refusal, "description": "No model answers yet."}
+        503: {"model": Refusal, "description": "No model answers yet, or it can't: why."}
     }
 
     @service.post(
@@ -184,7 +186,8 @@ def app(
                 description=service.description,
                 routes=service.routes,
             )
-            made["components"]["schemas"]["Trip"] = Trip.model_json_schema()
+            for model in (Trip, Prediction):
+                made["components"]["schemas"][model.__name__] = model.model_json_schema()
             service.openapi_schema = made
         return service.openapi_schema
 
@@ -239,6 +242,11 @@ async def _refused(_: Request, error: Exception) -> Response:
     return Response(found.model_dump_json(), status_code=error.status, media_type=_JSON)
 
 
+async def _unable(_: Request, error: Exception) -> Response:
+    found = Refusal(detail=str(error))
+    return Response(found.model_dump_json(), status_code=503, media_type=_JSON)
+
+
 async def _invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, InvalidBodyError)
     return Response(error.problems.model_dump_json(), status_code=422, media_type=_JSON)
@@ -279,7 +287,7 @@ def _predict_responses(settings: "Serve") -> dict[int | str, dict[str, Any]]:
         415: "The body is not said to be JSON.",
     }
     return {
-        200: {"description": "In the order of the trips.", "content": content, "model": Prediction},
+        200: {"description": "In the order of the trips.", "content": content},
         **{status: {"model": Refusal, "description": said} for status, said in refusals.items()},
         422: {"model": Problems, "description": "The body holds no trips: which field, and why."},
     }

@@ -93,8 +93,10 @@ class Models:
             except TripDurationError as error:
                 if self._ended.is_set():
                     break
+                if self.current is not None and self.trouble != str(error):
+                    name = self.current.served.version
+                    _log.warning("%s Until then model %s answers.", error, name)
                 self.trouble = str(error)
-                _log.warning("%s", error)
             self._tried.set()
             if self.current is not before:
                 wait = SHORTEST

@@ -91,7 +91,7 @@ Pickup = Annotated[
     PlainValidator(_seconds),
     WithJsonSchema({"type": "string", "pattern": _PICKUP, "examples": [EXAMPLE["pickup"]]}),
 ]
-Zone = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=265, strict=True)]
+Zone = Annotated[int, Field(ge=1, le=265, strict=True), BeforeValidator(_whole)]
 Miles = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 
 

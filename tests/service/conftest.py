@@ -1,6 +1,10 @@
 """Small models of all kinds, and a script that says which of them is the champion."""
 
+import http.client
 import json
+import signal
+import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
@@ -22,6 +26,25 @@ TRIP = {
     "dropoff_zone": 41,
     "trip_distance": 1.1,
 }
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# `make serve` with another registry and limits of its own: arguments are JSON.
+SERVE = """
+import json, os, sys
+os.environ["OMP_NUM_THREADS"] = "1"
+sys.path.insert(0, "src")
+from pathlib import Path
+from service.models import Models
+from service.server import run
+from trip_duration.errors import TripDurationError
+from trip_duration.params import Serve
+command, limits = map(json.loads, sys.argv[1:])
+try:
+    run(Path.cwd(), Serve(**limits), Models(command))
+except TripDurationError as error:
+    sys.exit(str(error))
+"""
 
 # Prints the file's line at once and whenever it is another, until stdin closes.
 FOLLOW = """
@@ -182,3 +205,65 @@ def following(registry: Registry) -> Iterator[Callable[[], Models]]:
     yield start
     for models in started:
         models.stop()
+
+
+class Server:
+    """The service in a process of its own, on the loopback; the port is free unless it is given."""
+
+    def __init__(self, registry: Registry, settings: Serve, port: int | None = None) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = port or int(probe.getsockname()[1])
+        limits = settings.model_copy(update={"port": self.port}).model_dump_json()
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", SERVE, json.dumps(registry.command), limits],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def ready_line(self) -> str:
+        """Wait for the line that says that it answers."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline()
+
+    def connection(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+
+    def ended(self, signum: int | None = None) -> tuple[int, str, str]:
+        """Wait for its end, after a signal; its exit code, and what else it printed."""
+        if signum is not None:
+            self.process.send_signal(signum)
+        out, err = self.process.communicate(timeout=60)
+        return self.process.returncode, out, err
+
+
+@pytest.fixture(scope="session")
+def server(
+    tmp_path_factory: pytest.TempPathFactory, settings: Serve, first: Served
+) -> Iterator[Server]:
+    """A server of version 1 for tests that leave it as it is."""
+    registry = Registry(tmp_path_factory.mktemp("registry"))
+    registry.promote(first)
+    made = Server(registry, settings)
+    made.ready_line()
+    yield made
+    assert made.ended(signal.SIGTERM)[0] == 0
+
+
+@pytest.fixture
+def serving(registry: Registry, settings: Serve) -> Iterator[Callable[..., Server]]:
+    """Starts servers of the registry's champion, and ends them."""
+    started: list[Server] = []
+
+    def start(port: int | None = None) -> Server:
+        server = Server(registry, settings, port)
+        started.append(server)
+        return server
+
+    yield start
+    for server in started:
+        if server.process.poll() is None:
+            server.process.kill()
+            server.process.communicate(timeout=60)
