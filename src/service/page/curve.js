@@ -4,6 +4,7 @@ import { clock, html, minuteOf, svg } from "./words.js";
 
 const STEP = 15; // minutes between the times that are asked for
 const HEIGHT = 190;
+const NARROW = 320; // pixels in which five hours cannot be named
 const MARGIN = { top: 12, right: 10, bottom: 24, left: 34 }; // as page.css has it for the slider
 
 /** The minutes of the day that a curve is drawn through. */
@@ -49,9 +50,10 @@ export function curve(section, onTime) {
         svg("path", { class: "grid", d: `M${MARGIN.left} ${y(minutes)}H${width - MARGIN.right}` }),
         svg("text", { class: "tick", x: MARGIN.left - 6, y: y(minutes) + 4, "text-anchor": "end" }, `${minutes}`),
       ]),
-      ...[0, 6, 12, 18, 24].map((hour) =>
-        svg("text", { class: "tick", x: x(60 * hour), y: HEIGHT - 6, "text-anchor": hour === 24 ? "end" : hour ? "middle" : "start" }, hourName(hour)),
-      ),
+      ...(width < NARROW ? [0, 12, 24] : [0, 6, 12, 18, 24]).map((hour) => {
+        const anchor = { 0: "start", 24: "end" }[hour] ?? "middle";
+        return svg("text", { class: "tick", x: x(60 * hour), y: HEIGHT - 6, "text-anchor": anchor }, hourName(hour));
+      }),
       svg("path", { class: "band", d: `M${band.join("L")}Z` }),
       svg("path", { class: "line", d: `M${line("minutes").join("L")}` }),
     );

@@ -154,7 +154,7 @@ function say(time, { minutes, lower, upper, model_version: version }) {
   if (doubted) {
     find("answer").append(html("p", { class: "doubt" }, "This model knows trips by their miles: without them it is less sure than it says."));
   }
-  const held = model.level && !doubted ? `; the band holds ${Math.round(100 * model.level)} % of trips` : "";
+  const held = model.level && !doubted ? `The band holds ${Math.round(100 * model.level)} % of trips.` : "";
   find("held").textContent = held;
   find("model").textContent = [`Model ${version}`, ...origin()].join(", ");
 }
