@@ -260,6 +260,63 @@ def test_by_touch_on_a_phone(page: Open, service: Service) -> None:
     opened.answers(one(service, at=opened.hash["at"]))
 
 
+def seen(opened: Page) -> tuple[float, float, float]:
+    """The left and upper edge of what is seen of the map, and its width."""
+    left, top, width, _ = map(float, opened.view.get_attribute("#map", "viewBox").split())
+    return left, top, width
+
+
+def test_the_map_is_zoomed_and_moved_by_a_mouse(page: Open) -> None:
+    opened = page().open()
+    whole = seen(opened)
+    box = opened.view.locator("#map").bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    opened.view.mouse.move(x, y)
+    opened.view.mouse.wheel(0, -600)
+    opened.wait("width => document.querySelector('#map').viewBox.baseVal.width < width", whole[2])
+    near = seen(opened)
+    middle = near[0] + near[2] / 2, whole[0] + whole[2] / 2
+    assert middle[0] == pytest.approx(middle[1], abs=1)  # what is below the pointer stays
+    opened.view.mouse.down()
+    opened.view.mouse.move(x - 100, y - 50, steps=4)
+    opened.view.mouse.up()
+    moved = seen(opened)
+    pixel = near[2] / box["width"]
+    assert moved == pytest.approx((near[0] + 100 * pixel, near[1] + 50 * pixel, near[2]), abs=0.1)
+    assert "from" not in opened.hash  # a drag is no click
+    opened.view.focus("#map")
+    opened.view.keyboard.press("0")
+    assert seen(opened) == pytest.approx(whole, abs=0.1)
+    opened.view.keyboard.press("-")
+    assert seen(opened) == pytest.approx(whole, abs=0.1)
+    for _ in range(20):
+        opened.view.click("#nearer")
+    assert seen(opened)[2] == pytest.approx(whole[2] / 24, rel=0.01)
+
+
+def test_the_map_is_pinched_by_two_fingers(page: Open) -> None:
+    opened = page(viewport=PHONE, has_touch=True, is_mobile=True).open()
+    whole = seen(opened)
+    box = opened.view.locator("#map").bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    fingers = opened.context.new_cdp_session(opened.view)
+
+    def touch(kind: str, apart: float | None = None) -> None:
+        points = [] if apart is None else [{"x": x - apart, "y": y}, {"x": x + apart, "y": y}]
+        named = [point | {"id": number} for number, point in enumerate(points)]
+        fingers.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": named})
+
+    touch("touchStart", 30)
+    for apart in (40, 50, 60):
+        touch("touchMove", apart)
+    touch("touchEnd")
+    opened.wait("width => document.querySelector('#map').viewBox.baseVal.width < width", whole[2])
+    left, _, width = seen(opened)
+    assert width == pytest.approx(whole[2] / 2, rel=0.1)
+    assert left + width / 2 == pytest.approx(whole[0] + whole[2] / 2, abs=0.03 * whole[2])
+    assert "from" not in opened.hash
+
+
 def test_the_fields_are_enough_where_there_is_no_map(
     page: Open, service: Service, browser: Any, settings: Serve, first: Served
 ) -> None:
