@@ -118,12 +118,13 @@ def _known(root: Path, data: Data) -> tuple["Zones | None", "pa.Table"]:
     if path is not None:
         known = load_zones(path)
         return known, known.table()
+    nothing = Zones([], [], []).table()
     written = root / "data" / "zones.parquet"
     if not written.is_file():
-        return None, Zones([], [], []).table()
+        return None, nothing
     try:
-        return None, pq.read_table(written)
-    except (OSError, pa.ArrowException) as error:
+        return None, pq.read_table(written).select(nothing.column_names)
+    except (OSError, KeyError, pa.ArrowException) as error:
         raise TripDurationError(
             f"{written} is no file of zones ({shown(error)}): run `make train` again."
         ) from error

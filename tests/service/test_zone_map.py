@@ -269,9 +269,13 @@ def test_shapes_that_cannot_be_read_are_a_sentence(place: Place, tmp_path: Path)
         zone_map.zones(place("zones.geojson"), knowing(tmp_path, NOWHERE))
 
 
-def test_what_ingest_wrote_and_is_broken_is_a_sentence(place: Place, tmp_path: Path) -> None:
-    root = place(written=city(42).zones())
-    (root / "data" / "zones.parquet").write_bytes(b"PAR1")
+@pytest.mark.parametrize("broken", ["bytes", "columns"])
+def test_what_ingest_wrote_and_is_broken_is_a_sentence(
+    place: Place, tmp_path: Path, broken: str
+) -> None:
+    root = place(written=city(42).zones().drop_columns("longitude"))
+    if broken == "bytes":
+        (root / "data" / "zones.parquet").write_bytes(b"PAR1")
     with pytest.raises(TripDurationError, match=r"zones.parquet is no file of zones.*make train"):
         zone_map.zones(root, knowing(tmp_path, NOWHERE))
 

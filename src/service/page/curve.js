@@ -48,11 +48,11 @@ export function curve(section, onTime) {
     drawing.replaceChildren(
       ...marks.flatMap((minutes) => [
         svg("path", { class: "grid", d: `M${MARGIN.left} ${y(minutes)}H${width - MARGIN.right}` }),
-        svg("text", { class: "tick", x: MARGIN.left - 6, y: y(minutes) + 4, "text-anchor": "end" }, `${minutes}`),
+        tick(MARGIN.left - 6, y(minutes) + 4, "end", `${minutes}`),
       ]),
       ...(width < NARROW ? [0, 12, 24] : [0, 6, 12, 18, 24]).map((hour) => {
         const anchor = { 0: "start", 24: "end" }[hour] ?? "middle";
-        return svg("text", { class: "tick", x: x(60 * hour), y: HEIGHT - 6, "text-anchor": anchor }, hourName(hour));
+        return tick(x(60 * hour), HEIGHT - 6, anchor, hourName(hour));
       }),
       svg("path", { class: "band", d: `M${band.join("L")}Z` }),
       svg("path", { class: "line", d: `M${line("minutes").join("L")}` }),
@@ -92,13 +92,18 @@ export function curve(section, onTime) {
   function mark(time, answer) {
     marked = { time, answer };
     slider.value = minuteOf(time);
-    slider.setAttribute("aria-valuetext", `${clock(minuteOf(time))}: ${Math.round(answer.minutes)} minutes`);
+    const said = `${clock(minuteOf(time))}: ${Math.round(answer.minutes)} minutes`;
+    slider.setAttribute("aria-valuetext", said);
     draw();
   }
 
   slider.addEventListener("input", () => onTime(Number(slider.value), day[slider.value / STEP]));
   new ResizeObserver(draw).observe(drawing);
   return { show, mark, clear: () => (section.hidden = true) };
+}
+
+function tick(x, y, anchor, text) {
+  return svg("text", { class: "tick", x, y, "text-anchor": anchor }, text);
 }
 
 function hourName(hour) {

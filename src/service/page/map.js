@@ -18,7 +18,8 @@ const COLOURS = 8; // of boroughs, in page.css
  */
 export function zoneMap(element, plane, onChoose, onPoint) {
   const zones = plane.zones.filter((zone) => zone.path);
-  const shapes = new Map(zones.map((zone) => [zone.zone, svg("path", { d: zone.path, "data-zone": zone.zone })]));
+  const shaped = (zone) => svg("path", { d: zone.path, "data-zone": zone.zone });
+  const shapes = new Map(zones.map((zone) => [zone.zone, shaped(zone)]));
   const byId = new Map(zones.map((zone) => [zone.zone, zone]));
   const boroughs = [...new Set(zones.map((zone) => zone.borough ?? ""))].sort();
   for (const zone of zones) {
@@ -27,7 +28,8 @@ export function zoneMap(element, plane, onChoose, onPoint) {
   }
   const land = svg("g", {}, ...shapes.values());
   const cursor = svg("path", { class: "cursor" });
-  const names = svg("g", { class: "boroughs", "aria-hidden": "true" }, ...boroughs.filter(Boolean).map(boroughName));
+  const names = svg("g", { class: "boroughs", "aria-hidden": "true" });
+  names.append(...boroughs.filter(Boolean).map(boroughName));
   const route = svg("path", { class: "route" });
   const pins = { from: pin("from", "A"), to: pin("to", "B") };
   element.replaceChildren(land, cursor, names, route, pins.to, pins.from);
@@ -36,7 +38,8 @@ export function zoneMap(element, plane, onChoose, onPoint) {
     const inside = zones.filter((zone) => zone.borough === borough);
     const mean = (key) => inside.reduce((sum, zone) => sum + zone[key], 0) / inside.length;
     const middle = nearestTo({ x: mean("x"), y: mean("y") }, inside);
-    return svg("g", { "data-x": middle.x, "data-y": middle.y }, svg("text", { "text-anchor": "middle" }, borough));
+    const text = svg("text", { "text-anchor": "middle" }, borough);
+    return svg("g", { "data-x": middle.x, "data-y": middle.y }, text);
   }
 
   function pin(end, letter) {
@@ -65,7 +68,8 @@ export function zoneMap(element, plane, onChoose, onPoint) {
     x = held(x, plane.width / 2 - halfWidth, plane.width / 2 + halfWidth);
     y = held(y, plane.height / 2 - halfHeight, plane.height / 2 + halfHeight);
     view = { x, y, unit };
-    element.setAttribute("viewBox", `${x - (width * unit) / 2} ${y - (height * unit) / 2} ${width * unit} ${height * unit}`);
+    const [wide, high] = [width * unit, height * unit];
+    element.setAttribute("viewBox", `${x - wide / 2} ${y - high / 2} ${wide} ${high}`);
     for (const label of element.querySelectorAll("[data-x]")) {
       label.setAttribute("transform", `translate(${label.dataset.x} ${label.dataset.y}) scale(${unit})`);
     }
@@ -100,6 +104,15 @@ export function zoneMap(element, plane, onChoose, onPoint) {
     };
   }
 
+  /** Whether a place is within this share of the frame from its middle; 0.5 is its edge. */
+  function isSeen({ x, y }, share) {
+    const most = share * view.unit;
+    return (
+      Math.abs(x - view.x) < most * element.clientWidth &&
+      Math.abs(y - view.y) < most * element.clientHeight
+    );
+  }
+
   /** Zoom so that what is at a pixel stays there. */
   function zoomAt(factor, clientX, clientY) {
     const fixed = onPlane(clientX, clientY);
@@ -131,15 +144,16 @@ export function zoneMap(element, plane, onChoose, onPoint) {
   }
 
   function bringIntoView(places) {
-    const [xs, ys] = [places.map((place) => place.x), places.map((place) => place.y)];
+    const ends = (key) => {
+      const values = places.map((place) => place[key]);
+      return [Math.min(...values), Math.max(...values)];
+    };
+    const [[west, east], [north, south]] = [ends("x"), ends("y")];
+    const [x, y] = [(west + east) / 2, (north + south) / 2];
     const [width, height] = [element.clientWidth, element.clientHeight];
-    const x = (Math.min(...xs) + Math.max(...xs)) / 2;
-    const y = (Math.min(...ys) + Math.max(...ys)) / 2;
-    const needed = Math.max((Math.max(...xs) - Math.min(...xs)) / width, (Math.max(...ys) - Math.min(...ys)) / height);
-    const inside = places.every((place) =>
-      Math.abs(place.x - view.x) < 0.42 * width * view.unit && Math.abs(place.y - view.y) < 0.42 * height * view.unit);
+    const needed = Math.max((east - west) / width, (south - north) / height);
     const large = places.length < 2 || needed > 0.25 * view.unit;
-    if (inside && large) return look(view);
+    if (large && places.every((place) => isSeen(place, 0.42))) return look(view);
     const unit = Math.max(2.2 * needed, wholeUnit() / 5);
     glide({ x, y, unit: places.length < 2 ? Math.min(view.unit, unit) : unit });
   }
@@ -214,9 +228,7 @@ export function zoneMap(element, plane, onChoose, onPoint) {
     cursor.setAttribute("d", zone ? zone.path : "");
     point(zone && shapes.get(zone.zone));
     if (!zone) return;
-    const [width, height] = [element.clientWidth * view.unit, element.clientHeight * view.unit];
-    const seen = Math.abs(zone.x - view.x) < 0.45 * width && Math.abs(zone.y - view.y) < 0.45 * height;
-    if (!seen) glide({ x: zone.x, y: zone.y, unit: view.unit });
+    if (!isSeen(zone, 0.45)) glide({ x: zone.x, y: zone.y, unit: view.unit });
   }
 
   function neighbour(zone, [right, down]) {

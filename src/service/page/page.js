@@ -72,7 +72,11 @@ const day = curve(find("day"), (minute, answer) => {
 });
 
 function trip(time) {
-  const asked = { pickup: `${state.date}T${time}:00`, pickup_zone: state.from.zone, dropoff_zone: state.to.zone };
+  const asked = {
+    pickup: `${state.date}T${time}:00`,
+    pickup_zone: state.from.zone,
+    dropoff_zone: state.to.zone,
+  };
   return state.miles === "" ? asked : { ...asked, trip_distance: Number(state.miles) };
 }
 
@@ -118,7 +122,9 @@ async function meet(version) {
 
 /** What a person has yet to choose; "" for nothing. */
 function wanted() {
-  if (!state.from && !state.to) return map ? "Choose a pickup and a drop-off, by name or on the map." : "Choose a pickup and a drop-off.";
+  if (!state.from && !state.to) {
+    return `Choose a pickup and a drop-off${map ? ", by name or on the map" : ""}.`;
+  }
   if (!state.from) return "Now choose the pickup.";
   if (!state.to) return "Now choose the drop-off.";
   if (!find("date").validity.valid) return "Choose a date from 2000 to 2099.";
@@ -152,7 +158,8 @@ function say(time, { minutes, lower, upper, model_version: version }) {
   );
   const doubted = model.uses_distance && state.miles === "";
   if (doubted) {
-    find("answer").append(html("p", { class: "doubt" }, "This model knows trips by their miles: without them it is less sure than it says."));
+    const doubt = "This model knows trips by their miles: without them it is less sure than it says.";
+    find("answer").append(html("p", { class: "doubt" }, doubt));
   }
   const held = model.level && !doubted ? `The band holds ${Math.round(100 * model.level)} % of trips.` : "";
   find("held").textContent = held;
@@ -169,14 +176,16 @@ function origin() {
 
 function complain(error, again) {
   reset();
-  const sentence = error instanceof Trouble ? error.message : "This page met an error of its own. Load it again.";
-  find("trouble").querySelector("p").textContent = sentence;
+  const known = error instanceof Trouble;
+  find("trouble").querySelector("p").textContent = known
+    ? error.message
+    : "This page met an error of its own. Load it again.";
   find("trouble").hidden = false;
   find("retry").onclick = () => {
     find("trouble").hidden = true;
     again();
   };
-  if (!(error instanceof Trouble)) console.error(error);
+  if (!known) console.error(error);
 }
 
 // The trip: fields, map and hash show the same
