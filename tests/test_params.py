@@ -90,6 +90,12 @@ def test_the_committed_settings_are_right(root: Path) -> None:
         ("features.geometry=flat", "features.geometry is 'flat': expected 'map' or 'learned'."),
         ("intervals.level=90", "intervals.level is 90: expected a number less than or equal to"),
         ("intervals.calibration_every=1", "expected a number greater than or equal to 2"),
+        ("promotion.over_baselines=10", "promotion.over_baselines is 10: expected a number less"),
+        ("promotion.over_champion=-0.1", "promotion.over_champion is -0.1: expected a number gr"),
+        ("promotion.slice_bound=wide", "promotion.slice_bound is 'wide': expected a number."),
+        ("promotion.slice_trips=0", "promotion.slice_trips is 0: expected a number greater than"),
+        ("promotion.coverage_within=0", "promotion.coverage_within is 0: expected a number great"),
+        ("promotion.margin=0.1", "promotion.margin is no setting: expected one of"),
         (
             "train.params.max_depth=deep",
             "train.params.max_depth is 'deep': expected a whole number from 0",

@@ -59,7 +59,7 @@ def card(
     ]
     after = [*_intervals(verdict), *_limits(params, made, verdict), *_rebuild(made)]
     room = LONGEST - sum(len(line) + 1 for line in (*before, *after))
-    return "\n".join([*before, *_slices(verdict, room), *after])
+    return "\n".join([*before, *_slices(verdict, room), *after])[:LONGEST]
 
 
 def _summary(params: Params, digest: str, verdict: Verdict, rival: str) -> list[str]:

@@ -69,6 +69,7 @@ FOLDER = Path(".mlflow")
 JOURNAL = FOLDER / "promotions.jsonl"
 PROMOTED = "promoted"  # the tag that says how a version was judged
 PREVIOUS = "previous"  # the one that says which version was champion before it
+BACK = "rolled back"  # what the journal says of it
 ROLLED_BACK = "rolled_back"  # the one that says when it was taken back
 LOCAL = "local-"  # begins what the model in models/ is called
 SAME = 0.001  # minutes by which two readings of one model's RMSE may differ
@@ -389,10 +390,6 @@ class Registered:
         The champion's version when it was judged.
     champion : str or None
         The champion's version now.
-    promoted : bool
-        Whether it is the champion.
-    sentence : str
-        What was decided, and why.
     """
 
     version: str
@@ -404,11 +401,13 @@ class Registered:
     champion: str | None
 
     @property
-    def promoted(self) -> bool:  # noqa: D102
+    def promoted(self) -> bool:
+        """Whether it is the champion now."""
         return self.champion == self.version
 
     @property
-    def sentence(self) -> str:  # noqa: D102
+    def sentence(self) -> str:
+        """What was decided, and why, with its RMSE and the one it had to beat."""
         if self.promoted and self.verdict.promoted:
             before = f" in place of version {self.rival}" if self.rival else ""
             return f"Version {self.version} is promoted to champion{before}: {self._errors}."
@@ -739,6 +738,8 @@ class RolledBack:
 def rollback(root: str | Path) -> RolledBack:
     """Make the champion before the present one champion again; done twice, the one before that.
 
+    Where a kill cut a rollback short, it is ended, and no other is begun.
+
     Parameters
     ----------
     root : str or Path
@@ -751,8 +752,9 @@ def rollback(root: str | Path) -> RolledBack:
     """
     root = Path(root)
     with _alone(root), _registry(root) as client:
-        if client is not None:
-            _finish(client, root)
+        done = None if client is None else _finish(client, root)
+        if done is not None and done["what"] == BACK:
+            return RolledBack(version=done["version"], previous=done["previous"])
         present = None if client is None else _aliased(client, CHAMPION)
         if client is None or present is None:
             raise TripDurationError(
@@ -767,7 +769,7 @@ def rollback(root: str | Path) -> RolledBack:
             tags={str(present.version): {ROLLED_BACK: _now()}},
             card={},
             entry={
-                "what": "rolled back",
+                "what": BACK,
                 "version": before,
                 "previous": str(present.version),
                 "digest": target.tags["digest"],
@@ -837,11 +839,14 @@ def _pending(root: Path) -> Path:
     return root / FOLDER / f"promotion-{registry}.json"
 
 
-def _finish(client: "MlflowClient", root: Path) -> None:
-    """Do what is written down; each step may be done twice, and a version may be gone by now."""
+def _finish(client: "MlflowClient", root: Path) -> dict[str, Any] | None:
+    """Do what is written down, and give its line in the journal; None if there is nothing to do.
+
+    Each step may be done twice, and a version may be gone by now.
+    """
     pending = _pending(root)
     if not pending.exists():
-        return
+        return None
     todo = read_json(pending)
     for version, text in todo["card"].items():
         if _version(client, version) is not None:
@@ -855,6 +860,7 @@ def _finish(client: "MlflowClient", root: Path) -> None:
     if todo["entry"] not in journal(root):
         _append(root / JOURNAL, todo["entry"])
     pending.unlink()
+    return dict(todo["entry"])
 
 
 def _append(path: Path, entry: Mapping[str, Any]) -> None:
