@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from trip_duration.errors import TripDurationError
 from trip_duration.files import read_json, write_json
 from trip_duration.orchestration import OURS
 from trip_duration.registry import MODEL, Registered, Served
-import itertools
 
 SOURCE = Path(registry.__file__).parents[1]
 KILLED = Path(__file__).with_name("killed.py")
@@ -442,7 +442,7 @@ def drawn(passed: int, number: int) -> list[int]:
     """Moments of those that were passed, one of each stretch of equal length."""
     generator = np.random.default_rng([SEED, passed])
     edges = np.linspace(0, passed, min(number, passed) + 1).astype(int)
-    return [int(generator.integers(start, stop)) for start, stop in itertools.pairwise(edges)]
+    return [int(generator.integers(start, stop)) for start, stop in pairwise(edges)]
 
 
 @pytest.mark.parametrize("action", ["register", "rollback"])
