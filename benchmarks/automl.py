@@ -58,8 +58,8 @@ class Row(NamedTuple):
 def main() -> int:
     """Fit everything, print the table, and return 1 if we are not ahead of each."""
     from course import month
-    from environment import environment
     from trip_duration import params
+    from trip_duration.environments import environment
     from trip_duration.errors import TripDurationError
     from trip_duration.features import read_dataframe
     from trip_duration.trips import SCHEMA

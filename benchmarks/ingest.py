@@ -21,9 +21,9 @@ import pyarrow.parquet as pq
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
-from environment import environment  # noqa: E402
 from ingest_child import MONTH, THREADS  # noqa: E402
 from report import KEPT, Claim, Run, child, in_turns, report  # noqa: E402
+from trip_duration.environments import environment  # noqa: E402
 from trip_duration.files import atomic  # noqa: E402
 
 CHILD = ROOT / "benchmarks" / "ingest_child.py"

@@ -47,7 +47,7 @@ def main() -> int:
     arguments = parser.parse_args()
 
     if arguments.python is None:
-        from environment import environment
+        from trip_duration.environments import environment
 
         if not environment(VENV, LOCK, "the engines'"):
             print("The environment with Optuna can't be made: see above.")
