@@ -12,13 +12,14 @@ FROM ?=
 TO ?=
 INPUT ?=
 OUTPUT ?=
-export SET ARGS TRIP EXTRAS REMOTE TAKE FROM TO INPUT OUTPUT
+MONTH ?=
+export SET ARGS TRIP EXTRAS REMOTE TAKE FROM TO INPUT OUTPUT MONTH
 
 RUN := $(VENV)/bin/python src/commands
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train ingest featurize search evaluate explain course push pull refresh register rollback ui serve score deploy backfill verify test test-faults lint audit bench lock clean
+.PHONY: help setup train ingest featurize search evaluate explain course push pull refresh register rollback ui serve score monitor deploy backfill verify test test-faults lint audit bench lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -50,6 +51,9 @@ explain: $(READY) ## why the model says what it says; TRIP='{"pickup": …}' exp
 
 score: $(READY) ## predict the trips of a file or folder; INPUT= and OUTPUT= are paths or URLs, Parquet or CSV
 	@$(RUN) score
+
+monitor: $(READY) ## how far a month has drifted from those the champion learned from; MONTH=2024-05
+	@$(RUN) monitor
 
 course: $(READY) ## reproduce the course's own model and its RMSE (one to three minutes)
 	@$(VENV)/bin/python benchmarks/course.py
@@ -103,4 +107,4 @@ lock: $(READY) ## resolve requirements*.in again into requirements*.txt; ARGS=--
 	@$(RUN) lock
 
 clean: ## remove the environment and all that was computed, caches and MLflow's runs too; commits stay
-	@rm -rf $(VENV) .cache .prefect .mlflow .dvc/cache .dvc/tmp data/* models/*
+	@rm -rf $(VENV) .venv-monitor .cache .prefect .mlflow .dvc/cache .dvc/tmp data/* models/*

@@ -97,6 +97,12 @@ def test_the_committed_settings_are_right(root: Path) -> None:
         ("promotion.coverage_within=0", "promotion.coverage_within is 0: expected a number great"),
         ("promotion.margin=0.1", "promotion.margin is no setting: expected one of"),
         (
+            "monitor.much_share=2",
+            "monitor.much_share is 2: expected a number less than or equal to",
+        ),
+        ("monitor.sample_rows=1", "expected a number greater than or equal to 100"),
+        ("monitor.much_error=0", "monitor.much_error is 0: expected a number greater than 0."),
+        (
             "train.params.max_depth=deep",
             "train.params.max_depth is 'deep': expected a whole number from 0",
         ),

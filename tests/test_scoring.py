@@ -46,13 +46,14 @@ NAMES = {
 }
 
 
-def make_model(folder: Path) -> Served:
+def make_model(folder: Path, trips: pa.Table | None = None) -> Served:
     """A small model over all of the metered features."""
     import xgboost as xgb
 
+    trips = made_up(3000) if trips is None else trips
     folder.mkdir(parents=True)
-    builder = FeatureBuilder.fit([made_up(3000)], preset="metered")
-    features = builder.transform(made_up(3000))
+    builder = FeatureBuilder.fit([trips], preset="metered")
+    features = builder.transform(trips)
     X, minutes = builder.matrix(features), features["duration"].to_numpy()
     columns = {"names": builder.columns, "types": builder.feature_types}
     data = xgb.DMatrix(

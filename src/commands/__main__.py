@@ -33,6 +33,10 @@ def main(arguments: list[str]) -> int:
                 from commands.score import score
 
                 return score(ROOT, os.environ.get("INPUT", ""), os.environ.get("OUTPUT", ""))
+            case ["monitor"]:
+                from commands.monitor import monitor
+
+                return monitor(ROOT, os.environ.get("MONTH", ""))
             case ["ui"]:
                 from trip_duration.orchestration import serve
 

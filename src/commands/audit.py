@@ -65,12 +65,13 @@ def audit(root: Path) -> int:
     ready = Path(sys.prefix) / ".ready"
     extras = setup.chosen("", ready.read_text() if ready.exists() else "")
     locks = sorted(root.glob("requirements*.txt"))
+    apart = sorted(root.glob("src/*/requirements.txt"))  # of environments of their own
     wrong: list[str] = []
 
-    checked = {path: check_lock(path) for path in locks}
+    checked = {path: check_lock(path) for path in [*locks, *apart]}
     problems = [problem for _, found in checked.values() for problem in found]
     pins = sum(len(found) for found, _ in checked.values())
-    said = f"{pins:,} pins in {len(locks)} files, each an exact version with its hashes"
+    said = f"{pins:,} pins in {len(checked)} files, each an exact version with its hashes"
     _say("Locks", problems or [said])
     if problems:
         wrong.append("a lock has what is no exact version with hashes (`make lock`)")
@@ -93,6 +94,10 @@ def audit(root: Path) -> int:
         wrong.append("a file is not as it was installed (`rm -r .venv`, `make setup`)")
 
     mended, lines = _vulnerabilities(locks)
+    for path in apart:  # with other versions of the same packages
+        more, known = _vulnerabilities([path])
+        mended += [name for name in more if name not in mended]
+        lines += [f"{path.relative_to(root)}: {line}" for line in known]
     _say("Advisories", lines, limit=len(lines))
     if mended:
         wrong.append(

@@ -19,7 +19,11 @@ def lock(root: Path) -> int:
     options += ["--fork-strategy", "fewest", "--custom-compile-command", "make lock"]
     options += os.environ.get("ARGS", "").split()
     extras = sorted(path.stem for path in root.glob("requirements-*.in"))
-    for name, under in [("requirements", []), *((e, ["-c", "requirements.txt"]) for e in extras)]:
+    beside = [(name, ["-c", "requirements.txt"]) for name in extras]
+    apart: list[tuple[str, list[str]]] = [
+        ("src/drift_report/requirements", [])
+    ]  # of an environment of its own
+    for name, under in [("requirements", []), *beside, *apart]:
         files = [*under, f"{name}.in", "-o", f"{name}.txt"]
         command = [sys.executable, "-m", "uv", "pip", "compile", *options, *files]
         code = subprocess.call(command, cwd=root)

@@ -28,6 +28,7 @@ __all__ = [
     "Engine",
     "Features",
     "Intervals",
+    "Monitor",
     "Params",
     "Promotion",
     "Retrain",
@@ -438,6 +439,16 @@ class Promotion(_Settings):
     coverage_within: Annotated[Number, Field(gt=0, le=1)]
 
 
+class Monitor(_Settings):
+    """How far a month may drift."""
+
+    sample_rows: Annotated[int, Field(ge=100, le=10_000_000)]
+    column_drift: Annotated[Number, Field(gt=0, le=10)]
+    much_drift: Annotated[Number, Field(gt=0, le=10)]
+    much_share: Annotated[Number, Field(gt=0, le=1)]
+    much_error: Annotated[Number, Field(gt=0, le=10)]
+
+
 class Engine(_Settings):
     """Where the work is done."""
 
@@ -515,6 +526,7 @@ class Params(_Settings):
     intervals: Intervals
     retrain: Retrain
     promotion: Promotion
+    monitor: Monitor
     engine: Engine
     serve: Serve
 

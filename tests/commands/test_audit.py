@@ -234,6 +234,22 @@ def test_all_is_well(house: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert said[3:] == ["Advisories   none known, in 2 packages"]
 
 
+def test_the_lock_of_an_environment_apart_is_judged_for_itself(
+    house: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    apart = house / "src" / "drift_report" / "requirements.txt"
+    apart.parent.mkdir(parents=True)
+    apart.write_text(f"alpha==0.9 {HASH}\n")  # another version than ours
+    assert audit.audit(house) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("Locks        3 pins in 3 files")
+    assert said[1] == "Environment  2 packages, as locked, with more"
+    assert "src/drift_report/requirements.txt: none known, in 2 packages" in said[4]
+    apart.write_text("alpha>=0.9\n")
+    with pytest.raises(TripDurationError, match="no exact version with hashes"):
+        audit.audit(house)
+
+
 def test_an_extra_that_is_not_installed_does_not_count(house: Path) -> None:
     (house / ".ready").write_text("digest")
     with pytest.raises(TripDurationError, match="the environment is not what the locks name"):
