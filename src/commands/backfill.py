@@ -3,7 +3,7 @@
 import signal
 from pathlib import Path
 
-from trip_duration import orchestration, params, readiness, retraining
+from trip_duration import drift, orchestration, params, readiness, retraining
 from trip_duration.errors import SettingsError
 
 __all__ = ["backfill"]
@@ -29,6 +29,7 @@ def backfill(root: Path, first: str, last: str) -> int:
         )
     retraining.dates(first.strip(), last.strip())
     readiness.check(params.load(root / "params.yaml"))
+    drift.prepare(root)
     signal.signal(signal.SIGTERM, orchestration.interrupt)
     orchestration.begin(root)
     from flows.backfill import backfill as flow

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-from trip_duration import orchestration
+from trip_duration import drift, orchestration
 from trip_duration.errors import TripDurationError, redacted
 from trip_duration.runs import forget, lives_on
 
@@ -44,6 +44,7 @@ def deploy(root: Path) -> int:
         If Prefect refuses, a server without a scheduler runs here, or the worker ends by itself.
     """
     signal.signal(signal.SIGTERM, orchestration.interrupt)
+    drift.prepare(root)
     server = orchestration.begin(root, watch=os.getpid(), port=PORT, schedules=True)
     orchestration.ready()
     if server and not server.schedules:

@@ -28,7 +28,7 @@ from trip_duration.prediction import load as load_model
 if TYPE_CHECKING:
     from trip_duration.registry import Served
 
-__all__ = ["REPORTS", "compare", "decide", "sample", "view"]
+__all__ = ["REPORTS", "compare", "decide", "prepare", "sample", "view"]
 
 REPORTS = Path("reports")
 CACHE = Path(".cache/monitor")
@@ -302,16 +302,28 @@ def _month(
 # The report
 
 
-def _report(
-    root: Path, sides: Mapping[str, pa.Table], limits: Monitor
-) -> tuple[dict[str, dict[str, Any]], bytes]:
-    """What Evidently says of each column, and its page."""
-    venv = root / ".venv-monitor"
+def prepare(root: str | Path) -> Path:
+    """Make Evidently's environment, once; its folder.
+
+    Raises
+    ------
+    TripDurationError
+        If it cannot be made.
+    """
+    venv = Path(root) / ".venv-monitor"
     if not environment(venv, _SCRIPT / "requirements.txt", "Evidently's"):
         raise TripDurationError(
             "The environment that compares the months cannot be made: see above, and run the same "
             "command again where PyPI or a mirror of it can be reached."
         )
+    return venv
+
+
+def _report(
+    root: Path, sides: Mapping[str, pa.Table], limits: Monitor
+) -> tuple[dict[str, dict[str, Any]], bytes]:
+    """What Evidently says of each column, and its page."""
+    venv = prepare(root)
     (root / CACHE).mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=root / CACHE) as scratch:
         at = {name: str(Path(scratch) / name) for name in (*sides, "html", "json", "spec")}
