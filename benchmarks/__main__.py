@@ -25,6 +25,7 @@ ALL = (
     "course",
     "accuracy",
     "drift",
+    "serving",
     "automl",
 )
 

@@ -34,6 +34,12 @@ def version(models: Models) -> str | None:
     return models.current and models.current.served.version
 
 
+def follower(command: list[str]) -> psutil.Process | None:
+    """The process that a command has started here."""
+    mine = psutil.Process().children()
+    return next((one for one in mine if one.cmdline()[1:] == command[1:]), None)
+
+
 def test_a_promotion_is_followed(
     registry: Registry, following: Start, first: Served, second: Served
 ) -> None:
@@ -97,7 +103,8 @@ def test_a_process_that_dies_is_started_again(
     registry.promote(first)
     models = following()
     assert models.wait(30)
-    [child] = psutil.Process().children()
+    child = follower(registry.command)
+    assert child
     child.kill()
     until(lambda: "ended with exit code -9" in (models.trouble or ""))
     assert version(models) == "1"
@@ -122,7 +129,8 @@ def test_the_process_ends_with_the_service(
     registry.promote(first)
     models = following()
     assert models.wait(30)
-    [child] = psutil.Process().children()
+    child = follower(registry.command)
+    assert child
     models.stop()
     assert not child.is_running()
     models.stop()  # twice is no harm
@@ -130,10 +138,12 @@ def test_the_process_ends_with_the_service(
 
 def test_a_process_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PATIENCE", 0.3)
-    stubborn = Models([sys.executable, "-c", "import time\nwhile True: time.sleep(1)"])
+    command = [sys.executable, "-c", "import time\nwhile True: time.sleep(1)"]
+    stubborn = Models(command)
     stubborn.start()
-    until(lambda: psutil.Process().children())
-    [child] = psutil.Process().children()
+    until(lambda: follower(command))
+    child = follower(command)
+    assert child
     stubborn.stop()
     assert not child.is_running()
 
