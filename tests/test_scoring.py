@@ -3,6 +3,8 @@
 import csv
 import gzip
 import io
+import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -532,6 +534,46 @@ folder, source = Path(sys.argv[1]), sys.argv[2]
 served = Served("7", folder / "models", "ab12", "green", "metered", ("2024-01",))
 print(scoring.score(served, source, f"{folder}/out.parquet", cache=folder / "cache").rows)
 """
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from trip_duration import scoring
+from trip_duration.registry import Served
+from trip_duration.sources import files
+
+def stop(rows):
+    print(rows, flush=True)
+    time.sleep(600)
+
+files.BATCH_ROWS = 100
+folder = Path(sys.argv[1])
+served = Served("7", folder / "models", "ab12", "green", "metered", ("2024-01",))
+where = [str(folder / name) for name in ("in.parquet", "out.parquet")]
+scoring.score(served, *where, cache=folder / "cache", progress=stop)
+"""
+
+
+def test_a_kill_leaves_nothing_half_written_and_the_next_run_is_whole(tmp_path: Path) -> None:
+    served = make_model(tmp_path / "models")
+    pq.write_table(tlc(1000), tmp_path / "in.parquet")
+    source = str(Path(scoring.__file__).parents[1])
+    child = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": source},
+        stdout=subprocess.PIPE,
+    )
+    assert child.stdout is not None
+    with child.stdout:
+        assert child.stdout.readline() == b"100\n"  # in the middle of the file
+        child.kill()
+        child.wait(timeout=60)
+    assert not (tmp_path / "out.parquet").exists()
+    where = [str(tmp_path / name) for name in ("in.parquet", "out.parquet")]
+    assert scoring.score(served, *where, cache=tmp_path / "cache").rows == 1000
+    assert pq.read_metadata(tmp_path / "out.parquet").num_rows == 1000
+    assert names(tmp_path) == ["cache", "in.parquet", "models", "out.parquet"]
 
 
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
