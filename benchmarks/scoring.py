@@ -1,7 +1,8 @@
 """Score a file of a million trips, beside pandas and MLflow's pyfunc of the same model.
 
-Each side is a process that reads the same file, made once, with the 19 columns of TLC's yellow
-months, and writes it with the predictions of the model in ``models/``. What the sides do is in
+Each side is a process that reads the same file, made once, with the columns of TLC's green months
+and the simulated city's trips and dirt in them, and writes it with the predictions of the model in
+``models/``. What the sides do is in
 scoring_child.py. The predictions must be the same to the bit. A file of a fifth of the trips shows
 whether the memory grows with them.
 """
@@ -14,18 +15,20 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
-from ingest import month  # noqa: E402
 from report import KEPT, Claim, Run, child, in_turns, report  # noqa: E402
 from scoring_child import THREADS, save_pyfunc  # noqa: E402
 from trip_duration import registry  # noqa: E402
+from trip_duration.files import atomic  # noqa: E402
 from trip_duration.scoring import ADDED  # noqa: E402
 
 CHILD = ROOT / "benchmarks" / "scoring_child.py"
+MONTH = "2024-04"
 SECONDS = 10.0  # for a million trips
 
 
@@ -44,9 +47,9 @@ def main() -> int:
         folder = Path(scratch)
         save_pyfunc(ROOT / "models", folder / "pyfunc")
         calls = {
-            "ours": partial(run, "ours", month(many), folder),
-            "pyfunc": partial(run, "pyfunc", month(many), folder),
-            "ours, a fifth": partial(run, "ours", month(few), folder),
+            "ours": partial(run, "ours", file(many), folder),
+            "pyfunc": partial(run, "pyfunc", file(many), folder),
+            "ours, a fifth": partial(run, "ours", file(few), folder),
         }
         found = in_turns(calls, arguments.rounds)
         check(folder, many)
@@ -80,11 +83,24 @@ def main() -> int:
         ),
     ]
     conditions = (
-        f"A file of {many:,} trips in TLC's yellow layout, the model of the default run, {THREADS} "
+        f"A file of {many:,} trips in TLC's green layout, the model of the default run, {THREADS} "
         f"cores a side, medians of {arguments.rounds} rounds. Seconds from the first byte read to "
         "the last one written, without imports; peaks are of the whole process."
     )
     return report("scoring", claims, conditions)
+
+
+def file(rows: int) -> Path:
+    """The file that both sides read, made once."""
+    from trip_duration.sources.simulated import SimulatedMonth
+
+    path = KEPT / f"green-{rows}" / f"green_tripdata_{MONTH}.parquet"
+    if not path.exists():
+        print(f"Drawing {rows:,} trips, once …", flush=True)
+        batches = SimulatedMonth(MONTH, taxi="green", seed=42, trips=rows).batches()
+        with atomic(path) as temporary:
+            pq.write_table(pa.Table.from_batches(batches), temporary, compression="zstd")
+    return path
 
 
 def run(side: str, source: Path, folder: Path) -> Run:
@@ -97,7 +113,7 @@ def run(side: str, source: Path, folder: Path) -> Run:
 def check(folder: Path, rows: int) -> None:
     """Refuse to compare sides that did not say the same."""
     made = [
-        pq.read_table(folder / f"{side}-yellow-{rows}.parquet", columns=list(ADDED[:3]))
+        pq.read_table(folder / f"{side}-green-{rows}.parquet", columns=list(ADDED[:3]))
         for side in ("ours", "pyfunc")
     ]
     if made[0].num_rows != rows or not made[0].equals(made[1]):

@@ -1,6 +1,6 @@
 """One side of the benchmark `scoring`: ``scoring_child.py SIDE FILE TARGET PYFUNC``.
 
-Reads a file in TLC's yellow layout, writes it with predictions, and prints as JSON the seconds from
+Reads a file in TLC's green layout, writes it with predictions, and prints as JSON the seconds from
 the first byte read to the last one written. Imports, and reading the model, are not counted, of
 either side. Each gets 2 cores where a process can be kept to some.
 """
@@ -15,13 +15,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 THREADS = 2
 NAMES = {
-    "tpep_pickup_datetime": "pickup",
+    "lpep_pickup_datetime": "pickup",
     "PULocationID": "pickup_zone",
     "DOLocationID": "dropoff_zone",
     "trip_distance": "trip_distance",
     "passenger_count": "passenger_count",
     "VendorID": "vendor",
     "RatecodeID": "rate_code",
+    "trip_type": "trip_type",
     "store_and_fwd_flag": "store_and_forward",
 }
 
