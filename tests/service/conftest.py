@@ -264,6 +264,5 @@ def serving(registry: Registry, settings: Serve) -> Iterator[Callable[..., Serve
 
     yield start
     for server in started:
-        if server.process.poll() is None:
-            server.process.kill()
-            server.process.communicate(timeout=60)
+        server.process.kill()
+        server.process.communicate(timeout=60)  # closes its pipes too
