@@ -16,6 +16,7 @@ from trip_duration.training import (
     booster_params,
     load_booster,
     matrices,
+    predict,
     recent_level,
     save_booster,
     train_best_model,
@@ -216,3 +217,52 @@ def test_the_level_is_that_of_the_last_days() -> None:
 def test_predictions_that_run_away_are_one_sentence(pair: tuple) -> None:
     with pytest.raises(TripDurationError, match="predictions are not finite"):
         train_best_model(*pair, {"learning_rate": 1e30}, num_boost_round=3)
+
+
+OBJECTIVES = {
+    "reg:squarederror": {},
+    "reg:absoluteerror": {},
+    "reg:gamma": {},
+    "count:poisson": {},
+    "reg:tweedie": {},
+    "reg:pseudohubererror": {},
+    "reg:quantileerror": {"quantile_alpha": [0.05, 0.95]},
+}
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("trees", [1, 3])
+def test_many_rows_are_predicted_to_the_bits_of_all_rounds_at_once(
+    objective: str, trees: int
+) -> None:
+    X, y = rows(3, training.MANY_ROWS + 7)
+    types = ["q", "q", "c"]
+    params = {"objective": objective, "num_parallel_tree": trees, "max_depth": 5, "nthread": 1}
+    data = xgb.DMatrix(X, np.abs(y), feature_types=types, enable_categorical=True)
+    rounds = 2 * training.ROUNDS_AT_ONCE + 5
+    booster = xgb.train(params | OBJECTIVES[objective], data, rounds)
+    expected = booster.predict(xgb.DMatrix(X, feature_types=types, enable_categorical=True))
+    found = predict(booster, X, types)
+    np.testing.assert_array_equal(found.astype(np.float32), expected)
+    few = predict(booster, X[:5], types)
+    np.testing.assert_array_equal(few, found[:5])
+
+
+def test_many_rows_of_a_booster_that_was_stopped_early_and_carries_a_level() -> None:
+    X, y = rows(3, training.MANY_ROWS)
+    booster = xgb.train({"max_depth": 3}, xgb.DMatrix(X, y), 100)
+    booster.set_attr(best_iteration=str(training.ROUNDS_AT_ONCE), level="1.25")
+    expected = booster.predict(
+        xgb.DMatrix(X), iteration_range=(0, training.ROUNDS_AT_ONCE + 1), validate_features=False
+    )
+    np.testing.assert_array_equal(predict(booster, X, None), expected.astype(np.float64) * 1.25)
+
+
+def test_many_rows_of_sparse_columns_and_of_no_trees() -> None:
+    X, y = rows(3, training.MANY_ROWS)
+    sparse = csr_matrix(np.where(X > 1, X, 0.0))
+    booster = xgb.train({"max_depth": 3}, xgb.DMatrix(sparse, y), training.ROUNDS_AT_ONCE * 2)
+    expected = booster.predict(xgb.DMatrix(sparse))
+    np.testing.assert_array_equal(predict(booster, sparse, None).astype(np.float32), expected)
+    bare = xgb.train({}, xgb.DMatrix(X, y), 0)
+    assert len(set(predict(bare, X, None).tolist())) == 1
