@@ -210,6 +210,7 @@ def year(
     )
     clone.git("commit", "--all", "--quiet", "--message=Months from files")
     (clone.folder / ".venv-monitor").symlink_to(root / ".venv-monitor")
+    (clone.folder / ".git/info/exclude").write_text(".venv-monitor\n")
     deployed = Deployed(clone)
     deployed.start()
     yield deployed
