@@ -1,18 +1,19 @@
 """Small evaluated models, each in a folder like the one that a pipeline's run leaves."""
 
 import shutil
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import pyarrow.parquet as pq
 from tests.test_properties import drawn
+from xgboost import Booster
 
 from trip_duration import params
 from trip_duration.baselines import Baselines
 from trip_duration.evaluation import metrics
 from trip_duration.features import FeatureBuilder
 from trip_duration.files import write_json
+from trip_duration.geometry import projected
 from trip_duration.intervals import Calibration, calibrate, train_quantiles
 from trip_duration.prediction import FILES, Model, predict_quantiles
 from trip_duration.sources import simulated
@@ -32,17 +33,24 @@ SETTINGS = {
 
 
 @cache
+def learned() -> tuple[FeatureBuilder, Rows, Booster]:
+    """What all of them share: the features, 2,000 trips of the simulated city, the quantiles."""
+    train, zones = drawn(TRAIN, 2_000), simulated.city(42).zones()
+    places = projected(*(zones[name].to_numpy() for name in ("zone", "longitude", "latitude")))
+    builder = FeatureBuilder.fit([train], preset="metered", places=places)
+    rows = Rows.of(builder.matrix(builder.transform_training(train)), train["duration"].to_numpy())
+    columns = {"names": builder.columns, "types": builder.feature_types, "nthread": 1}
+    return builder, rows, train_quantiles(rows, level=0.9, rounds=10, **columns)
+
+
+@cache
 def model(rounds: int) -> Model:
-    """A booster of so many rounds, on 2,000 trips of the simulated city."""
-    train, half = drawn(TRAIN, 2_000), drawn(VALIDATION, 1_200)
-    builder = FeatureBuilder.fit([train], preset="metered")
-    learned = Rows.of(
-        builder.matrix(builder.transform_training(train)), train["duration"].to_numpy()
-    )
+    """A booster of so many rounds."""
+    builder, rows, quantiles = learned()
     columns = {"names": builder.columns, "types": builder.feature_types, "nthread": 1}
     how = {"learning_rate": 0.1, "max_depth": 4, "min_child_weight": 5}
-    booster = train_for_rounds(matrix(learned, **columns), how, rounds, nthread=1)
-    quantiles = train_quantiles(learned, level=0.9, rounds=10, **columns)
+    booster = train_for_rounds(matrix(rows, **columns), how, rounds, nthread=1)
+    half = drawn(VALIDATION, 1_200)
     uncalibrated = Calibration(0.9, (), (1.0,), (1.0,), 1.0, 1.0, 100)
     minutes = Model(booster, builder, quantiles, uncalibrated).predict(half)["minutes"]
     said = predict_quantiles(builder.transform(half), quantiles, builder)
@@ -72,9 +80,6 @@ def write(folder: Path, text: str, rounds: int, **overrides: object) -> Path:
     errors = metrics(later["duration"].to_numpy(), found.predict(later)["minutes"])
     write_json({judged: {"model": errors}}, folder / "metrics/evaluation.json")
     return folder
-
-
-Maker = Callable[[str, int], Path]
 
 
 def copied(folder: Path, to: Path) -> Path:

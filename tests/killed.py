@@ -1,11 +1,11 @@
 """Registers and rolls back in processes that are killed, each at a moment that it is given.
 
-    python killed.py NUMBER …
+    python killed.py SEED COUNT
 
-For each NUMBER: a copy of the registry in ROOT, and a process that does what ACTION says and is
-killed right before (even numbers) or right after (odd ones) the NUMBER/2-th step that writes. Then
-another looks at what there is, does the same again, and looks again. What was seen comes out as a
-line of JSON. ROOT, ACTION and WORKSPACE are in the environment.
+First in a copy of the registry in ROOT, by a process that does what ACTION says. Then COUNT times,
+in another copy, by a process that is killed at a moment drawn with SEED: before or after one of the
+steps that write. Others look at what there is, do the same again, and look again. Each of them
+comes out as a line of JSON. ROOT, ACTION and WORKSPACE are in the environment.
 
 MLflow is imported once, and the processes are forks that share nothing they write.
 """
@@ -17,11 +17,13 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import mlflow.pyfunc
+import numpy as np
 from mlflow import MlflowClient
 
 from trip_duration import registry, tracking
@@ -43,7 +45,7 @@ STEPS = (
 )
 
 
-def arm(moment: int) -> Callable[[], int]:
+def arm(moment: int | None) -> Callable[[], int]:
     """Have this process killed at a moment; what is given tells how many it has passed."""
     passed = 0
 
@@ -119,35 +121,42 @@ def forked(work: Callable[[], Any]) -> tuple[Any, int]:
     return (json.loads(text) if text else None), os.WTERMSIG(status)
 
 
-def main(numbers: list[int]) -> None:
-    """One line for each number."""
+def tried(moment: int | None) -> dict[str, Any]:
+    """What was seen after a kill at a moment, or after none."""
     pristine = Path(os.environ["ROOT"])
-    for number in numbers:
-        root = pristine.with_name(f"{pristine.name}-{number}")
-        shutil.copytree(pristine, root)
+    root = pristine.with_name(f"{pristine.name}-{moment}")
+    shutil.copytree(pristine, root)
 
-        def killed(number: int = number, root: Path = root) -> int:
-            passed = arm(number)
-            act(root)
-            return passed()
+    def kill() -> int:
+        passed = arm(moment)
+        act(root)
+        return passed()
 
-        def again(root: Path = root) -> None:
-            act(root)
+    found: dict[str, Any] = {"moment": moment}
+    found["passed"], found["signal"] = forked(kill)
+    found["between"], _ = forked(lambda: seen(root))
+    if moment is not None:
+        forked(lambda: act(root))
+        found["after"], _ = forked(lambda: seen(root))
+    shutil.rmtree(root)
+    return found
 
-        def look(root: Path = root) -> dict[str, Any]:
-            return seen(root)
 
-        passed, by = forked(killed)
-        between, _ = forked(look)
-        forked(again)
-        after, _ = forked(look)
-        print(
-            json.dumps({"passed": passed, "signal": by, "between": between, "after": after}),
-            flush=True,
-        )
-        shutil.rmtree(root)
+def drawn(seed: int, count: int, passed: int) -> list[int]:
+    """Moments of those that were passed, one of each stretch of equal length."""
+    generator = np.random.default_rng([seed, passed])
+    edges = np.linspace(0, passed, min(count, passed) + 1).astype(int)
+    return [int(generator.integers(start, stop)) for start, stop in pairwise(edges)]
+
+
+def main(seed: int, count: int) -> None:
+    """A line for a whole run, and one for each kill."""
+    whole = tried(None)
+    print(json.dumps(whole), flush=True)
+    for moment in drawn(seed, count, whole["passed"]):
+        print(json.dumps(tried(moment)), flush=True)
 
 
 if __name__ == "__main__":
     tracking._import_with_pyfunc()
-    main([int(number) for number in sys.argv[1:]])
+    main(*map(int, sys.argv[1:]))
