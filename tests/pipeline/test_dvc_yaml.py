@@ -13,7 +13,8 @@ STAGES = ("ingest", "featurize", "search", "train", "evaluate")
 # What leaves no trace in what a stage writes: how it is run, tracked and spoken of.
 AROUND = {"cluster", "errors", "orchestration", "params", "tracking"}
 WHO = {f"engine.{name}" for name in ("runner", "dask_scheduler", "workers", "storage")}
-AFTER = ("promotion.", "retrain.")  # what the pipeline's own stages know nothing of
+# What the stages know nothing of: it is for what is done with the model.
+AFTER = ("monitor.", "promotion.", "retrain.", "serve.")
 # Imported for people's own files, which no stage after ingest reads: features.read_dataframe.
 NOT_RUN = {("features.py", "trip_duration/sources/files.py")}
 
