@@ -64,7 +64,11 @@ def compare(workspace: Workspace, plan: Plan, champion: registry.Served) -> dict
     from trip_duration import drift
 
     return drift.compare(
-        workspace.root, plan.validation[-1], workspace=workspace.folder, served=champion
+        workspace.root,
+        plan.validation[-1],
+        workspace=workspace.folder,
+        served=champion,
+        data=load_params(workspace.folder / "params.yaml").data,
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from trip_duration.errors import SettingsError, SourceError
 from trip_duration.months import parse_month
 from trip_duration.params import Data, Retrain
-from trip_duration.sources import files
+from trip_duration.sources import files, tlc
 
 __all__ = [
     "Plan",
@@ -137,13 +137,10 @@ def is_out(data: Data, month: str) -> bool:
     if data.source == "simulated":
         return True
     if data.source == "tlc":
-        from trip_duration.sources import tlc
-
-        return tlc.published(tlc.url(data.taxi, month))
-    url = files.resolve(data.source, data.taxi, month)
+        url = tlc.url(data.taxi, month)
+    else:
+        url = files.resolve(data.source, data.taxi, month)
     if url.startswith(("http://", "https://")):
-        from trip_duration.sources import tlc
-
         return tlc.published(url)
     if "://" not in url and "::" not in url:
         return Path(url).expanduser().exists()

@@ -136,11 +136,11 @@ class Workspace:
 
         So the stages use them too, and do not begin others in the clone.
         """
-        kept = {name: value for name, value in os.environ.items() if name != OURS}
-        for name in list(kept):  # what belongs to the flow's own run, not to its stages'
-            if name.startswith(("PREFECT__", "VIRTUAL_ENV")):
-                del kept[name]
-        return kept | {"TRIP_DURATION_COMMAND": "1"}
+        return {
+            name: value
+            for name, value in os.environ.items()
+            if name != OURS and not name.startswith("PREFECT__")  # of the flow's run, not of theirs
+        }
 
 
 @contextmanager
