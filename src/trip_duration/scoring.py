@@ -131,7 +131,7 @@ class _Place:
     """A path or URL, and how fsspec calls it."""
 
     url: str
-    system: "AbstractFileSystem"
+    store: "AbstractFileSystem"
     path: str
     local: bool
     key: str
@@ -160,29 +160,29 @@ class _Place:
     def within(self, name: str) -> "_Place":
         """The file of this name in the folder."""
         url, path = f"{self.url.rstrip('/')}/{name}", f"{self.path.rstrip('/')}/{name}"
-        return _Place(url, self.system, path, self.local, self.key)
+        return _Place(url, self.store, path, self.local, self.key)
 
     def beside(self, name: str) -> "_Place":
         """The file of this name in the same folder."""
         url, path = (f"{at.removesuffix(self.name)}{name}" for at in (self.url, self.path))
-        return _Place(url, self.system, path, self.local, self.key)
+        return _Place(url, self.store, path, self.local, self.key)
 
     def is_folder(self) -> bool:
         if self.url.startswith(("http://", "https://")):
             return False
         with self.reached():
-            return bool(self.system.isdir(self.path))
+            return bool(self.store.isdir(self.path))
 
     def files(self) -> list[str]:
         """The names of the files of trips in the folder, in order."""
         with self.reached():
-            found = self.system.ls(self.path, detail=True)
+            found = self.store.ls(self.path, detail=True)
         names = (one["name"].rstrip("/").rsplit("/", 1)[-1] for one in found if _is_file(one))
         return sorted(n for n in names if n.endswith((*SUFFIXES, ".csv.zip")) and n[0] not in "._")
 
     def holds(self, other: "_Place") -> bool:
         """Whether the other place is this one, or lies in it."""
-        return type(self.system) is type(other.system) and (
+        return type(self.store) is type(other.store) and (
             f"{other.path.rstrip('/')}/".startswith(f"{self.path.rstrip('/')}/")
         )
 
@@ -497,9 +497,9 @@ def _written(place: _Place, scratch: Path) -> Iterator[Path]:
     yield path
     temporary = place.beside(f".{place.name}.partial")
     with place.reached():
-        place.system.makedirs(place.path.rpartition("/")[0], exist_ok=True)
-        place.system.put_file(str(path), temporary.path)
-        place.system.mv(temporary.path, place.path)
+        place.store.makedirs(place.path.rpartition("/")[0], exist_ok=True)
+        place.store.put_file(str(path), temporary.path)
+        place.store.mv(temporary.path, place.path)
 
 
 class _Results:
@@ -534,8 +534,8 @@ class _Results:
         """Remove the rejected trips of an earlier run, if this one has none."""
         if self._rejected is None:
             with self._beside.reached():
-                if self._beside.system.exists(self._beside.path):
-                    self._beside.system.rm_file(self._beside.path)
+                if self._beside.store.exists(self._beside.path):
+                    self._beside.store.rm_file(self._beside.path)
 
 
 def _score_file(

@@ -99,7 +99,7 @@ def test_no_source_runs_what_it_reads(
 ) -> None:
     sources = sorted((root / "src").rglob("*.py"))
     record_property("tried", len(sources))
-    found = {path.name: runs_code(path.read_text(encoding="utf-8")) for path in sources}
+    found = {str(path): runs_code(path.read_text(encoding="utf-8")) for path in sources}
     assert {name: what for name, what in found.items() if what} == {}
 
 
