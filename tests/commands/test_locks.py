@@ -44,9 +44,12 @@ def test_notes_of_what_is_no_dvc_are_removed(name: str, text: str) -> None:
 
 
 def test_notes_of_a_dvc_that_lives_stay(here: Path) -> None:
-    (here / "dvc").write_text("input()")
-    alive = subprocess.Popen([sys.executable, here / "dvc"], stdin=subprocess.PIPE)
+    (here / "dvc").write_text("print(flush=True)\ninput()")
+    pipe = subprocess.PIPE
+    alive = subprocess.Popen([sys.executable, here / "dvc"], stdin=pipe, stdout=pipe)
     try:
+        assert alive.stdout
+        alive.stdout.readline()  # before that it may still look like the one that started it
         locks.HELD[0].write_text(notes(alive.pid))
         locks.release_dead()
         assert locks.HELD[0].exists()

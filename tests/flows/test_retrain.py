@@ -57,6 +57,7 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, root: Path) -> World:
     found = World()
     (tmp_path / "params.yaml").write_bytes((root / "params.yaml").read_bytes())
     monkeypatch.setattr(flow, "ROOT", tmp_path)
+    monkeypatch.setattr(flow, "environment", lambda root: {})  # it is for the whole process
     for name in (
         "ask_for",
         "opened",
