@@ -19,12 +19,12 @@ RUN := $(VENV)/bin/python src/commands
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train ingest featurize search evaluate explain course push pull refresh register rollback ui serve score monitor deploy backfill verify test test-faults lint audit bench lock clean
+.PHONY: help setup train ingest featurize search evaluate explain course push pull refresh register rollback score serve monitor deploy backfill ui verify test test-faults lint audit bench lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
-setup: $(READY) ## make the environment (.venv); others do it when needed; EXTRAS=dask adds its packages (gs, s3, ssh, audit)
+setup: $(READY) ## make the environment (.venv); others do it when needed; EXTRAS=dask adds its packages (gs, s3, ssh, audit, webtest)
 
 $(READY): $(wildcard requirements*.txt) src/commands/setup.py $(if $(EXTRAS),always)
 	@$(PYTHON) src/commands/setup.py $(VENV)
@@ -49,12 +49,6 @@ evaluate: $(READY) ## the model's errors beside the baselines', and what they ne
 explain: $(READY) ## why the model says what it says; TRIP='{"pickup": …}' explains one trip
 	@$(RUN) explain
 
-score: $(READY) ## predict the trips of a file or folder; INPUT= and OUTPUT= are paths or URLs, Parquet or CSV
-	@$(RUN) score
-
-monitor: $(READY) ## how far a month has drifted from those the champion learned from; MONTH=2024-05
-	@$(RUN) monitor
-
 course: $(READY) ## reproduce the course's own model and its RMSE (one to three minutes)
 	@$(VENV)/bin/python benchmarks/course.py
 
@@ -73,17 +67,23 @@ register: $(READY) ## judge the evaluated model, and make it the registry's cham
 rollback: $(READY) ## make the champion before the present one champion again
 	@$(RUN) rollback
 
-ui: $(READY) ## Prefect's and MLflow's pages for what has run, until Ctrl-C
-	@$(RUN) ui
+score: $(READY) ## predict the trips of a file or folder; INPUT= and OUTPUT= are paths or URLs, Parquet or CSV
+	@$(RUN) score
 
 serve: $(READY) ## answer over HTTP how long a trip will take, until Ctrl-C (docs/serving.md)
 	@$(RUN) serve
+
+monitor: $(READY) ## how far a month has drifted from those the champion learned from; MONTH=2024-05
+	@$(RUN) monitor
 
 deploy: $(READY) ## the monthly run on its schedule: a Prefect server, or yours, and a worker, until Ctrl-C
 	@$(RUN) deploy
 
 backfill: $(READY) ## the monthly runs of past months, in order; FROM=2021-03 TO=2021-08
 	@$(RUN) backfill
+
+ui: $(READY) ## Prefect's and MLflow's pages for what has run, until Ctrl-C
+	@$(RUN) ui
 
 verify: $(READY) ## rerun the committed pipeline elsewhere and compare every byte; SET="train.nthread=1"
 	@$(VENV)/bin/python src/dvc_verify --set "$$SET" $(ARGS)
@@ -106,5 +106,5 @@ bench: $(READY) ## measure what the README claims, as ratios; ARGS=course runs o
 lock: $(READY) ## resolve requirements*.in again into requirements*.txt; ARGS=--upgrade takes the newest
 	@$(RUN) lock
 
-clean: ## remove the environment and all that was computed, caches and MLflow's runs too; commits stay
-	@rm -rf $(VENV) .venv-monitor .cache .prefect .mlflow .dvc/cache .dvc/tmp data/* models/*
+clean: ## remove the environment and all that was computed, MLflow's runs and registry too; commits stay
+	@rm -rf $(VENV) .venv-monitor .cache .prefect .mlflow .dvc/cache .dvc/tmp data/* models/* reports
