@@ -9,6 +9,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -439,3 +440,41 @@ def test_at_last_the_server_goes_with_whom_it_was_kept_for(
     assert not (Path(server.home) / "server.json").exists()
     with pytest.raises(ConnectionRefusedError):
         post(server, "flow_runs")
+
+
+def test_a_run_has_its_own_server_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / ".prefect"
+    home.mkdir()
+    this = psutil.Process()
+    server = Server("prefect", str(home), 4200, this.pid, this.create_time(), schedules=True)
+    (home / "server.json").write_text(json.dumps(asdict(server)))
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
+    orchestration.stay(tmp_path)
+    assert not (home / "watched").exists()  # the user's own is theirs to keep
+    monkeypatch.setenv("PREFECT_API_URL", server.api)
+    orchestration.stay(tmp_path)
+    [watched] = (home / "watched").iterdir()
+    assert watched.name.startswith(f"{this.pid}-")
+
+
+def test_a_server_that_schedules_has_all_services(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[dict[str, str]] = []
+
+    def join(kind: str, home: Path, watch: int, port: int | None, schedules: bool) -> Server:
+        found = {name for name in os.environ if name.startswith("PREFECT_SERVER_SERVICES_")}
+        started.append({"schedules": str(schedules), **{name: os.environ[name] for name in found}})
+        return Server(kind, str(home), 4200, 1, 0.0, schedules)
+
+    for name in USERS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(orchestration, "_join", join)
+    monkeypatch.setattr(orchestration, "_server", None)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "environ", dict(os.environ))
+        begin(tmp_path)
+        begin(tmp_path, schedules=True)
+    off = {f"PREFECT_SERVER_SERVICES_{name}_ENABLED" for name in orchestration.IDLE_SERVICES}
+    assert {name for name, value in started[0].items() if value == "false"} == off
+    assert started[1] == {"schedules": "True"}
