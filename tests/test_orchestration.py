@@ -467,12 +467,12 @@ def test_a_server_that_schedules_has_all_services(
         started.append({"schedules": str(schedules), **{name: os.environ[name] for name in found}})
         return Server(kind, str(home), 4200, 1, 0.0, schedules)
 
-    for name in USERS:
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(orchestration, "_join", join)
     monkeypatch.setattr(orchestration, "_server", None)
     with monkeypatch.context() as patch:
-        patch.setattr(os, "environ", dict(os.environ))
+        others = ("PREFECT_", "MLFLOW_", "TRIP_DURATION_")
+        plain = {name: os.environ[name] for name in os.environ if not name.startswith(others)}
+        patch.setattr(os, "environ", plain)
         begin(tmp_path)
         begin(tmp_path, schedules=True)
     off = {f"PREFECT_SERVER_SERVICES_{name}_ENABLED" for name in orchestration.IDLE_SERVICES}
