@@ -42,7 +42,7 @@ def eventually(condition: Callable[[], object], seconds: float) -> bool:
 
 
 def lives(server: Server) -> bool:
-    return orchestration._process(server.pid, server.created) is not None
+    return orchestration.living(server.pid, server.created) is not None
 
 
 def post(server: Server, path: str, **body: object) -> list:

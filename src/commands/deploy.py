@@ -9,10 +9,10 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
-from zoneinfo import ZoneInfo
 
 from trip_duration import drift, orchestration
 from trip_duration.errors import TripDurationError, redacted
+from trip_duration.retraining import DEPLOYMENT, NEW_YORK
 from trip_duration.runs import forget, lives_on
 
 if TYPE_CHECKING:
@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["deploy"]
 
 POOL = "trip-duration"
-DEPLOYMENT = "retrain/monthly"
 PORT = 4200  # Prefect's usual one, if it is free
-NEW_YORK = ZoneInfo("America/New_York")
 PATIENCE = 10.0  # seconds for processes that were killed to be gone
 SHOWN = 5  # last lines of what Prefect said, where it fails
 

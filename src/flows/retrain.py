@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from prefect import State
 from prefect.runtime import deployment, flow_run
@@ -31,15 +30,13 @@ from trip_duration.orchestration import (
 )
 from trip_duration.params import Params
 from trip_duration.params import load as load_params
-from trip_duration.retraining import Plan, Way
+from trip_duration.retraining import DEPLOYMENT, NEW_YORK, Plan, Way
 from trip_duration.runs import noted
 from trip_duration.workspace import Workspace, opened
 
 __all__ = ["retrain"]
 
 ROOT = Path(__file__).resolve().parents[2]
-NEW_YORK = ZoneInfo("America/New_York")
-DEPLOYMENT = "retrain/monthly"
 
 
 @task(**fetching())

@@ -53,6 +53,7 @@ __all__ = [
     "is_dvc",
     "keep_console_clean",
     "lives",
+    "living",
     "mapped",
     "markdown",
     "on_cluster",
@@ -265,7 +266,7 @@ def serve(root: str | Path) -> None:
         print(f"Prefect  {prefect.address if prefect else elsewhere}")
         print(f"MLflow   {mlflow.address if mlflow else redacted(store)}")
         print("Ctrl-C ends both.", flush=True)
-        while all(_process(server.pid, server.created) for server in ours) or not ours:
+        while all(living(server.pid, server.created) for server in ours) or not ours:
             time.sleep(POLL)
         raise TripDurationError(f"A page's server ended: see {ours[0].log} and {ours[-1].log}.")
     except KeyboardInterrupt:
@@ -605,14 +606,14 @@ def _recorded(home: Path) -> Server | None:
         server = Server(**json.loads((home / "server.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
-    return server if _process(server.pid, server.created) else None
+    return server if living(server.pid, server.created) else None
 
 
 def _wait(server: Server, timeout: float) -> None:
     page = server.kind.replace("prefect", "Prefect").replace("mlflow", "MLflow")
     deadline = time.monotonic() + timeout
     while not _answers(server):
-        if _process(server.pid, server.created) is None:
+        if living(server.pid, server.created) is None:
             raise TripDurationError(
                 f"{page}'s server ended before it answered: see why in {server.log}, "
                 "then run the command again."
@@ -700,13 +701,13 @@ def _leave(server: Server, pid: int) -> None:
         for path in (home / "watched").glob(f"{pid}-*"):
             path.unlink()
     deadline = time.monotonic() + STOP + 2 * POLL
-    while time.monotonic() < deadline and _process(server.pid, server.created):
+    while time.monotonic() < deadline and living(server.pid, server.created):
         if any((home / "watched").glob("*-*")):
             return
         time.sleep(0.05)
 
 
-def _process(pid: int, created: float) -> "psutil.Process | None":
+def living(pid: int, created: float) -> "psutil.Process | None":
     """The living process that had this pid at that time."""
     import psutil
 
@@ -752,7 +753,7 @@ class _Watch:
     def _lives(self, path: Path) -> bool:
         if path.name not in self._known:
             pid, _, created = path.name.partition("-")
-            self._known[path.name] = _process(int(pid), float(created))
+            self._known[path.name] = living(int(pid), float(created))
         process = self._known[path.name]
         if process and lives(process):
             return True

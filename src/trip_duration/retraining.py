@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from zoneinfo import ZoneInfo
 
 from trip_duration.errors import SettingsError, SourceError
 from trip_duration.months import parse_month
@@ -16,6 +17,8 @@ from trip_duration.params import Data, Retrain
 from trip_duration.sources import files, tlc
 
 __all__ = [
+    "DEPLOYMENT",
+    "NEW_YORK",
     "Plan",
     "Way",
     "choose_way",
@@ -27,6 +30,8 @@ __all__ = [
     "unsound",
 ]
 
+DEPLOYMENT = "retrain/monthly"  # of prefect.yaml
+NEW_YORK = ZoneInfo("America/New_York")
 EXAMPLE = "2021-03-15"
 
 

@@ -7,12 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from trip_duration.files import write_json
-from trip_duration.orchestration import lives
+from trip_duration.orchestration import living
 
 __all__ = ["forget", "lives_on", "noted"]
 
 FOLDER = Path(".cache/runs")
-CLOCK = 1.0  # seconds by which two readings of one process's start may differ
 
 
 @contextmanager
@@ -30,19 +29,13 @@ def noted(root: Path, run: str) -> Iterator[None]:
 
 def lives_on(root: Path, run: str) -> bool | None:
     """Whether the process that does a run lives; None where no process has noted that it does."""
-    import psutil
-
     path = _note(root, run)
     try:
         note = json.loads(path.read_text(encoding="utf-8"))
         pid, created = int(note["pid"]), float(note["created"])
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    try:
-        process = psutil.Process(pid)
-        return lives(process) and abs(process.create_time() - created) < CLOCK
-    except psutil.Error:
-        return False
+    return living(pid, created) is not None
 
 
 def forget(root: Path, run: str) -> None:
