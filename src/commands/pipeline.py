@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from commands import locks, summary
-from trip_duration import ingest, params, readiness
+from trip_duration import git, ingest, params, readiness
 from trip_duration.errors import TripDurationError
 from trip_duration.files import read_json, write_bytes, write_json
 from trip_duration.search import forget_finished
@@ -91,7 +91,7 @@ def _put_back() -> None:
     if SETTINGS.exists() and SETTINGS.read_text(encoding="utf-8") == known["after"]:
         write_bytes(known["before"].encode(), SETTINGS)
         # DVC had put what it changed into git's index, to make a commit of the experiment of it.
-        _git("reset", "--quiet", "--", *WRITTEN)
+        git.said(".", "reset", "--quiet", "--", *WRITTEN)
         print(f'params.yaml is as it was before SET="{known["set"]}", whose run was killed.')
     CHANGED.unlink()
 
@@ -109,7 +109,7 @@ def _interrupt_all(*_: object) -> None:
 
 def _dvc(*arguments: str) -> int:
     """Run DVC with this environment's programs first on the PATH, and return its exit code."""
-    if not _git("rev-parse", "HEAD"):
+    if not git.said(".", "rev-parse", "HEAD"):
         raise TripDurationError(
             f"{Path.cwd()} is no git clone with a commit, which DVC needs: use `git clone`, or "
             "`git init`, `git add --all` and `git commit`."
@@ -121,7 +121,9 @@ def _dvc(*arguments: str) -> int:
         "DVC_NO_ANALYTICS": "1",
         "TRIP_DURATION_COMMAND": "1",  # its stages leave it to us to say that they were interrupted
     }
-    if not _git("config", "user.email"):  # DVC signs its experiments, and refuses to without a name
+    if not git.said(
+        ".", "config", "user.email"
+    ):  # DVC signs its experiments, and refuses to without a name
         for role in ("AUTHOR", "COMMITTER"):
             environment.setdefault(f"GIT_{role}_NAME", "trip-duration")
             environment.setdefault(f"GIT_{role}_EMAIL", "trip-duration@localhost")
@@ -132,12 +134,3 @@ def _dvc(*arguments: str) -> int:
         except KeyboardInterrupt:
             _interrupted = True
             continue  # Ctrl-C reached DVC and its stage as well: they end first, then we
-
-
-def _git(*arguments: str) -> str:
-    """What git says, or nothing where it fails."""
-    try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
-    except OSError:
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""

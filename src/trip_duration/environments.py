@@ -1,12 +1,13 @@
 """Environments of their own for packages that do not go together with ours."""
 
-import fcntl
 import hashlib
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from trip_duration.locking import locked
 
 __all__ = ["environment"]
 
@@ -27,9 +28,7 @@ def environment(venv: Path, lock: Path, whose: str) -> bool:
     """
     ready = venv / ".ready"
     digest = hashlib.sha256(lock.read_bytes()).hexdigest()
-    venv.parent.mkdir(parents=True, exist_ok=True)
-    with venv.with_name(f"{venv.name}.lock").open("w") as alone:
-        fcntl.flock(alone, fcntl.LOCK_EX)  # another command may be making it
+    with locked(venv.with_name(f"{venv.name}.lock")):  # another command may be making it
         if ready.exists() and ready.read_text() == digest:
             return True
         where = os.path.relpath(venv, ROOT)

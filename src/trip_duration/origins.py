@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from trip_duration import params
 from trip_duration.errors import SettingsError
 from trip_duration.files import read_json
+from trip_duration.git import said
 
 __all__ = ["Origin", "booster", "command", "differences", "origin"]
 
@@ -44,12 +44,12 @@ class Origin:
 def origin(workspace: str | Path) -> Origin:
     """What the model in a workspace was made with, as git and its files have it."""
     folder = Path(workspace)
-    commit = _git(folder, "rev-parse", "HEAD")
+    commit = said(folder, "rev-parse", "HEAD")
     if not commit:
         return Origin("", "", False, booster(folder))
-    before = _plain(_git(folder, "show", "HEAD:./params.yaml"))
+    before = _plain(said(folder, "show", "HEAD:./params.yaml"))
     after = _plain((folder / "params.yaml").read_text(encoding="utf-8"))
-    changed = _git(folder, "status", "--porcelain", "--untracked-files=no", "--", *CODE)
+    changed = said(folder, "status", "--porcelain", "--untracked-files=no", "--", *CODE)
     return Origin(commit, differences(before, after), bool(changed), booster(folder))
 
 
@@ -112,12 +112,3 @@ def _plain(text: str) -> dict[str, Any]:
     from ruamel.yaml import YAML
 
     return YAML(typ="safe", pure=True).load(text) or {}
-
-
-def _git(folder: Path, *words: str) -> str:
-    try:
-        command = ["git", "-C", str(folder), *words]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError:
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""

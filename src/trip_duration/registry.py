@@ -8,7 +8,6 @@ next ends what a kill has cut short: an alias, a version's tags and the journal
 (``.mlflow/promotions.jsonl``) never say different things for longer than that.
 """
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -30,6 +29,7 @@ from trip_duration.cards import card
 from trip_duration.errors import TripDurationError
 from trip_duration.files import read_json, write_json
 from trip_duration.gate import Verdict
+from trip_duration.locking import locked
 from trip_duration.orchestration import environment
 from trip_duration.origins import booster, origin
 from trip_duration.prediction import FILES
@@ -308,7 +308,7 @@ def _fetched(root: Path, version: "ModelVersion") -> Path:
     if _holds(folder, expected):
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(folder.parent / "lock"):
+    with locked(folder.parent / "lock"):
         if _holds(folder, expected):  # another has fetched it while we waited
             return folder
         _remove(folder.parent.glob(".partial*"))
@@ -356,15 +356,6 @@ def _holds(folder: Path, expected: str) -> bool:
 def _remove(folders: Iterable[Path]) -> None:
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Alone at this; the lock dies with its holder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 # -- registering ---------------------------------------------------------------------------------
@@ -892,7 +883,7 @@ def _now() -> str:
 
 @contextmanager
 def _alone(root: Path) -> Iterator[None]:
-    with _locked(root / FOLDER / "registry.lock"):
+    with locked(root / FOLDER / "registry.lock"):
         yield
 
 

@@ -6,7 +6,6 @@ the clone stays, so that a run that was killed goes on where it was. DVC's cache
 repository's.
 """
 
-import fcntl
 import os
 import shutil
 import subprocess
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from trip_duration import params as settings
 from trip_duration.errors import TripDurationError, redacted
 from trip_duration.files import write_bytes
+from trip_duration.locking import locked
 from trip_duration.orchestration import OURS
 from trip_duration.params import Params
 
@@ -170,7 +170,7 @@ def opened(root: str | Path, wait: Callable[[], object] = lambda: None) -> Itera
             f"{root} is no git clone with a commit, which a monthly run works from: use "
             "`git clone`, or `git init`, `git add --all` and `git commit`."
         )
-    with _locked(root / FOLDER, wait):
+    with locked(root / FOLDER / "lock", wait):
         workspace = Workspace(root, folder, commit)
         workspace.end_all()
         _bring(workspace)
@@ -187,19 +187,6 @@ def _bring(workspace: Workspace) -> None:
         _git(folder, "checkout", "--quiet", "--force", "--detach", commit, must=True)
     cache = root / ".dvc/cache"
     write_bytes(f"[cache]\n    dir = {cache}\n".encode(), folder / ".dvc/config.local")
-
-
-@contextmanager
-def _locked(folder: Path, wait: Callable[[], object]) -> Iterator[None]:
-    """Alone in the folder; the lock dies with its holder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            wait()
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _clone(root: Path, folder: Path) -> None:
