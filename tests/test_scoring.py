@@ -579,9 +579,7 @@ def test_a_kill_leaves_nothing_half_written_and_the_next_run_is_whole(tmp_path: 
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
     make_model(tmp_path / "models")
     one = tlc(100_000)
-    with pq.ParquetWriter(tmp_path / "few.parquet", one.schema) as few:
-        few.write_table(one)
-    few_rows, many_rows = 3 * len(one), 15 * len(one)
+    few_rows, many_rows = 5 * len(one), 25 * len(one)
     peaks = {}
     for rows in (few_rows, many_rows):
         path = tmp_path / f"{rows}.parquet"

@@ -21,6 +21,7 @@ from trip_duration.trips import (
     SCHEMA,
     Rules,
     clean,
+    read_parts,
     refuse_other_taxi,
     sort,
     sort_slow,
@@ -751,3 +752,15 @@ def test_whole_numbers_are_read_alike_however_they_are_typed() -> None:
     assert found[0].column("pickup_zone").to_pylist() == [1, 265, None, None, None, 7]
     assert found[0].column("vendor").to_pylist() == [1, 265, 300, None, None, 7]
     assert found[0].column("passenger_count").to_pylist() == values
+
+
+def test_a_month_is_read_without_being_kept(tmp_path: Path) -> None:
+    rng = np.random.default_rng(7)
+    path = tmp_path / "month.parquet"
+    part = pa.table({"trip_distance": rng.random(1 << 17)})
+    with pq.ParquetWriter(path, part.schema, use_dictionary=False) as writer:
+        for _ in range(48):
+            writer.write_table(part)
+    before = pa.total_allocated_bytes()
+    held = [pa.total_allocated_bytes() for _ in read_parts(path)]
+    assert max(held) - before < path.stat().st_size / 2

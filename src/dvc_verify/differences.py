@@ -386,7 +386,11 @@ def _parquet(committed: Path, rerun: Path, name: str) -> Difference:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(committed) as left, pq.ParquetFile(rerun) as right:
+        # A buffer that is filled ahead is kept to the end: all of both files, in memory.
+        with (
+            pq.ParquetFile(committed, pre_buffer=False) as left,
+            pq.ParquetFile(rerun, pre_buffer=False) as right,
+        ):
             return _tables(left, right)
     except pa.ArrowException:
         raise _UnreadableError from None

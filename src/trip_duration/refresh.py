@@ -190,7 +190,7 @@ def _fingerprints(path: Path) -> np.ndarray:
     import pandas as pd
 
     parts = [np.empty(0, np.uint64)]
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, pre_buffer=False) as file:
         for batch in file.iter_batches():
             # As doubles, in which each column's values are exact: a type must not depend on
             # whether a batch has missing values.

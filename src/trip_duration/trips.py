@@ -420,7 +420,7 @@ def read_parts(
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(month) as file:
+        with pq.ParquetFile(month, pre_buffer=False) as file:  # see sources.files
             names = file.schema_arrow.names
             chosen = None if columns is None else [name for name in columns if name in names]
             for batch in file.iter_batches(rows, columns=chosen):

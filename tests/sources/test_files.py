@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -242,6 +243,18 @@ def test_parquet_is_read_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert reading.columns == USED
     assert [(batch.num_rows, batch.schema.names) for batch in reading] == [(2, USED), (1, USED)]
     assert [batch.num_rows for batch in reading] == [2, 1]  # once more from the beginning
+
+
+def test_parquet_is_read_without_being_kept(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    part = pa.table({"fare": np.random.default_rng(7).random(1 << 17)})
+    with pq.ParquetWriter(path, part.schema, use_dictionary=False) as writer:
+        for _ in range(48):
+            writer.write_table(part)
+    reading = read_batches(path, ["fare"])
+    before = pa.total_allocated_bytes()
+    held = [pa.total_allocated_bytes() for _ in reading]
+    assert max(held) - before < path.stat().st_size / 2
 
 
 def test_columns_may_be_named(tmp_path: Path) -> None:

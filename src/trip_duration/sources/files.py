@@ -218,7 +218,8 @@ class Reading:
         import pyarrow.parquet as pq
 
         rows = 0
-        with pq.ParquetFile(self._path, page_checksum_verification=True) as file:
+        # A buffer that is filled ahead is kept to the end: all of the file, in memory.
+        with pq.ParquetFile(self._path, pre_buffer=False, page_checksum_verification=True) as file:
             # Who maps the batches does so in threads of their own.
             for batch in file.iter_batches(BATCH_ROWS, columns=self.columns, use_threads=False):
                 rows += batch.num_rows

@@ -577,7 +577,7 @@ def _check_parquet(path: Path, size: int, *, read_through: bool) -> None:
     """Raise ValueError, OSError or pyarrow's own unless the footer is whole and of this file."""
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+    with pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True) as file:
         found = file.metadata
         for group in range(found.num_row_groups):
             for column in range(found.num_columns):
