@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from trip_duration.interrupts import unwrapped
+
 BUSY = """
 import hashlib, sys
 from trip_duration.interrupts import end_in_time, end_with
@@ -55,6 +57,50 @@ def test_sigterm_is_an_interrupt_for_work_that_listens(root: Path) -> None:
     code, said, complaint = ended(process)
     assert (code, said) == (-signal.SIGINT, "")  # Python's own end of an interrupt nobody caught
     assert complaint.endswith("KeyboardInterrupt\n")
+
+
+WRAPPED = """
+import os, signal
+import pydantic
+
+class Table(pydantic.BaseModel):
+    @pydantic.model_serializer
+    def rows(self) -> dict:
+        os.kill(os.getpid(), signal.{signal})
+        return {{}}
+
+{before}
+try:
+    {context}
+        Table().model_dump()
+except Exception as error:
+    print("another:", error)
+"""
+
+
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
+def test_an_interrupt_that_a_library_wraps_is_one_again(root: Path, number: str) -> None:
+    before = "from trip_duration.interrupts import listen, unwrapped; listen()"
+    said = []
+    for context in ("with unwrapped():", "if True:"):
+        code = WRAPPED.format(signal=number, before=before, context=context)
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={"PYTHONPATH": str(root / "src")},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        said.append((done.returncode, done.stdout))
+    assert said[0] == (-signal.SIGINT, "")
+    assert said[1][0] == 0  # what it would be otherwise
+    assert "another: Error calling function `rows`: KeyboardInterrupt" in said[1][1]
+
+
+def test_what_is_no_interrupt_stays_what_it_is() -> None:
+    with pytest.raises(ValueError, match="a reason"), unwrapped():
+        raise ValueError("a reason")
 
 
 def test_a_process_ends_with_the_one_it_was_started_by(root: Path) -> None:

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from trip_duration import orchestration
+from trip_duration import orchestration, processes
 from trip_duration.errors import SourceError, TripDurationError
 from trip_duration.orchestration import Server, begin, environment
 
@@ -42,7 +42,7 @@ def eventually(condition: Callable[[], object], seconds: float) -> bool:
 
 
 def lives(server: Server) -> bool:
-    return orchestration.living(server.pid, server.created) is not None
+    return processes.living(server.pid, server.created) is not None
 
 
 def post(server: Server, path: str, **body: object) -> list:
@@ -152,7 +152,7 @@ def test_another_clone_does_not_inherit(server: Server, tmp_path: Path) -> None:
 
 STAGE = """
     import time
-    from trip_duration import orchestration
+    from trip_duration import orchestration, processes
     print(orchestration.begin({root!r}).pid, flush=True)
     time.sleep({seconds})
 """
@@ -203,21 +203,6 @@ def test_a_stage_of_dvc_keeps_the_server_until_dvc_is_killed(tmp_path: Path) -> 
         assert found.pid == pid
         process.kill()
         assert eventually(lambda: not lives(found), GONE)
-
-
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        (["/venv/bin/python", "/venv/bin/dvc", "repro"], True),
-        (["/venv/bin/dvc", "exp", "run"], True),
-        (["python", "-X", "utf8", "-m", "dvc", "repro"], True),
-        (["python", "src/stages", "dvc"], False),
-        (["bash", "-c", "dvc repro"], False),
-        ([], False),
-    ],
-)
-def test_dvc_is_known_by_its_command(words: list[str], expected: bool) -> None:
-    assert orchestration.is_dvc(SimpleNamespace(cmdline=lambda: words)) is expected
 
 
 def test_a_reused_pid_keeps_nothing_alive(tmp_path: Path) -> None:
@@ -381,7 +366,7 @@ def test_a_stage_finds_the_server_and_says_its_error_once(
     path = script(
         tmp_path,
         f"""
-        from trip_duration import orchestration
+        from trip_duration import orchestration, processes
         from trip_duration.errors import SourceError
         print(orchestration.begin({str(root)!r}).pid)
 

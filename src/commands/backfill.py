@@ -1,9 +1,8 @@
 """``make backfill``: the monthly runs of past months, in order."""
 
-import signal
 from pathlib import Path
 
-from trip_duration import drift, orchestration, params, readiness, retraining
+from trip_duration import drift, interrupts, orchestration, params, readiness, retraining
 from trip_duration.errors import SettingsError
 
 __all__ = ["backfill"]
@@ -30,7 +29,7 @@ def backfill(root: Path, first: str, last: str) -> int:
     retraining.dates(first.strip(), last.strip())
     readiness.check(params.load(root / "params.yaml"))
     drift.prepare(root)
-    signal.signal(signal.SIGTERM, orchestration.interrupt)
+    interrupts.listen()
     orchestration.begin(root)
     from flows.backfill import backfill as flow
 

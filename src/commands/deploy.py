@@ -2,7 +2,6 @@
 
 import datetime as dt
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -10,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trip_duration import drift, orchestration
+from trip_duration import drift, interrupts, orchestration
 from trip_duration.errors import TripDurationError, redacted
 from trip_duration.retraining import DEPLOYMENT, NEW_YORK
 from trip_duration.runs import forget, lives_on
@@ -41,7 +40,7 @@ def deploy(root: Path) -> int:
     TripDurationError
         If Prefect refuses, a server without a scheduler runs here, or the worker ends by itself.
     """
-    signal.signal(signal.SIGTERM, orchestration.interrupt)
+    interrupts.listen()
     drift.prepare(root)
     server = orchestration.begin(root, watch=os.getpid(), port=PORT, schedules=True)
     orchestration.ready()

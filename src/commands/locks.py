@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 
 from trip_duration.errors import TripDurationError
-from trip_duration.orchestration import is_dvc, lives
+from trip_duration.processes import is_dvc, lives
 
 __all__ = ["alone", "release_dead"]
 

@@ -1,14 +1,12 @@
 """``make score``: the predictions for files of trips that nobody has taken yet, or long ago."""
 
 import functools
-import signal
 import sys
 from pathlib import Path
 
 from trip_duration import ingest, params
 from trip_duration.errors import SettingsError
-from trip_duration.interrupts import INTERRUPTED
-from trip_duration.orchestration import interrupt
+from trip_duration.interrupts import INTERRUPTED, listen, unwrapped
 from trip_duration.trips import REASONS, Locate
 
 __all__ = ["score"]
@@ -50,12 +48,13 @@ def score(root: Path, source: str, target: str) -> int:
     from trip_duration.registry import chosen
     from trip_duration.scoring import score as scored
 
-    signal.signal(signal.SIGTERM, interrupt)
+    listen()
     served = chosen(root)
     locate = _locate(params.load(root / "params.yaml").data, root)
     try:
         # disable=None: no bar where nobody looks at a terminal
-        with tqdm(unit=" rows", unit_scale=True, disable=None, leave=False) as bar:
+        bar = tqdm(unit=" rows", unit_scale=True, disable=None, leave=False)
+        with unwrapped(), bar:
             done = scored(
                 served, source, target, cache=root / CACHE, locate=locate, progress=bar.update
             )

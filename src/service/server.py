@@ -1,7 +1,6 @@
 """The service as a process: its socket, its ready line, and its end."""
 
 import logging
-import signal
 import socket
 import threading
 from pathlib import Path
@@ -12,7 +11,7 @@ from service.models import Models, command
 from service.predictor import Predictor
 from service.zone_map import zones
 from trip_duration.errors import TripDurationError
-from trip_duration.orchestration import interrupt
+from trip_duration.interrupts import listen
 
 if TYPE_CHECKING:
     from trip_duration.params import Serve
@@ -42,7 +41,7 @@ def run(root: Path, settings: "Serve", models: Models | None = None) -> None:
     """
     import uvicorn
 
-    signal.signal(signal.SIGTERM, interrupt)
+    listen()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     with _listening(settings.host, settings.port) as listener:
         models = models or Models(command(root, settings.poll_seconds))

@@ -40,12 +40,13 @@ def main(arguments: list[str]) -> int:
         for variable, value in THREADS.items():  # read once, as libgomp is loaded with XGBoost
             os.environ.setdefault(variable, value)
     from trip_duration.errors import TripDurationError, disk_trouble, redacted
-    from trip_duration.interrupts import INTERRUPTED, end_in_time
+    from trip_duration.interrupts import INTERRUPTED, end_in_time, unwrapped
 
     end_in_time(SECONDS, lambda: _say_interrupted(names[0]))
     began = time.monotonic()
     try:
-        _run(names[0])
+        with unwrapped():
+            _run(names[0])
         _note_seconds(names[0], time.monotonic() - began)
         return 0
     except ModuleNotFoundError as error:
@@ -74,9 +75,9 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(name: str) -> None:
-    from trip_duration import interrupts, orchestration, params, readiness
+    from trip_duration import interrupts, orchestration, params, processes, readiness
 
-    dvc = orchestration.asker()
+    dvc = processes.asker()
     if dvc != os.getpid():
         interrupts.end_with(dvc)
     settings = params.load()

@@ -1,4 +1,4 @@
-"""How a stage ends before its time: on Ctrl-C or SIGTERM, and when whoever started it is gone.
+"""How a process ends before its time: on Ctrl-C or SIGTERM, or when whoever started it is gone.
 
 Python runs a signal's handler between two steps of its own, so a signal waits for as long as
 another library computes. A thread sees to it that this takes no longer than it should: all that is
@@ -10,18 +10,47 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn
 
-from trip_duration.orchestration import interrupt, lives
+from trip_duration.processes import lives
 
-__all__ = ["INTERRUPTED", "end_in_time", "end_with"]
+__all__ = ["INTERRUPTED", "end_in_time", "end_with", "listen", "unwrapped"]
 
 INTERRUPTED = 130  # the exit code of what Ctrl-C has ended, in every shell
 POLL = 0.5  # seconds between two looks at a process
+_came = threading.Event()
+
+
+def listen() -> None:
+    """Have SIGTERM do what Ctrl-C does, and `unwrapped` know of either.
+
+    A Ctrl-C that the process was started to ignore is ignored: that of a shell's background job.
+    """
+    _came.clear()
+    signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
+
+
+@contextmanager
+def unwrapped() -> Iterator[None]:
+    """Make KeyboardInterrupt again of what an interruption became on its way.
+
+    A library whose C or Rust calls back into Python raises an exception of its own in place of
+    whatever came out of there, as Pydantic does. It is the cause of what is raised here.
+    """
+    try:
+        yield
+    except Exception as error:
+        if _came.is_set():
+            raise KeyboardInterrupt from error
+        raise
 
 
 def end_in_time(seconds: float, say: Callable[[], object]) -> None:
-    """Have SIGTERM do what Ctrl-C does, and either of them end this process in time.
+    """Listen, and end this process in time once it is interrupted.
 
     Parameters
     ----------
@@ -30,7 +59,7 @@ def end_in_time(seconds: float, say: Callable[[], object]) -> None:
     say : callable
         Called before it is ended where it did not; what it returns does not matter.
     """
-    signal.signal(signal.SIGTERM, interrupt)
+    listen()
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
@@ -61,3 +90,8 @@ def end_with(pid: int) -> None:
 
     other = psutil.Process(pid)
     threading.Thread(target=wait, name="end with", daemon=True).start()
+
+
+def _interrupt(*_: object) -> NoReturn:
+    _came.set()
+    raise KeyboardInterrupt

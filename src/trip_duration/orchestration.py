@@ -21,7 +21,6 @@ import math
 import os
 import re
 import runpy
-import signal
 import socket
 import subprocess
 import sys
@@ -30,11 +29,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
+from trip_duration import interrupts
 from trip_duration.errors import SourceError, TripDurationError, redacted
+from trip_duration.processes import asker, lives, living
 
 if TYPE_CHECKING:
     import psutil
@@ -45,15 +45,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Server",
-    "asker",
     "begin",
     "environment",
     "fetching",
-    "interrupt",
-    "is_dvc",
     "keep_console_clean",
-    "lives",
-    "living",
     "mapped",
     "markdown",
     "on_cluster",
@@ -75,7 +70,6 @@ HOST = "127.0.0.1"
 PATIENCE = 120.0  # seconds; the first start migrates the database: 11 s, more on a slow disk
 POLL = 0.5  # seconds between two looks at the watched processes
 STOP = 3.0  # seconds that a server is given to end by itself
-CLOCK = 2.0  # seconds by which two readings of one process's start may differ
 OURS = "TRIP_DURATION_ENVIRONMENT"  # what `begin` set, as JSON: all else is the user's own
 HEALTH = {"prefect": "/api/health", "mlflow": "/health"}
 USUAL_PORTS = {"prefect": 4200, "mlflow": 5000}
@@ -247,7 +241,7 @@ def serve(root: str | Path) -> None:
     A Prefect server that a pipeline has started is shown as it is, and then kept for as long as
     either needs it; a pipeline that starts meanwhile finds this one.
     """
-    signal.signal(signal.SIGTERM, interrupt)
+    interrupts.listen()
     this = os.getpid()
     ours = []
     try:
@@ -538,26 +532,6 @@ def _elsewhere(own: Mapping[str, str]) -> bool:
     return any(own.get(f"PREFECT_{name}") for name in ("API_URL", "API_KEY", "PROFILE"))
 
 
-def asker() -> int:
-    """The process to which this stage belongs: the nearest DVC above it, else itself."""
-    import psutil
-
-    this = psutil.Process()
-    return next((above.pid for above in this.parents() if is_dvc(above)), this.pid)
-
-
-def is_dvc(process: "psutil.Process") -> bool:
-    """Whether a process is DVC's command line."""
-    import psutil
-
-    try:
-        words = process.cmdline()
-    except psutil.Error:
-        return False
-    # The script itself, Python with the script, or `python -m dvc`.
-    return any(Path(word).name == "dvc" for word in words[:2]) or ("-m", "dvc") in pairwise(words)
-
-
 def _join(kind: str, home: Path, watch: int, port: int | None, schedules: bool = False) -> Server:
     """Have the server at ``home`` kept for the process ``watch``; start one if there is none."""
     home.mkdir(parents=True, exist_ok=True)
@@ -705,33 +679,6 @@ def _leave(server: Server, pid: int) -> None:
         if any((home / "watched").glob("*-*")):
             return
         time.sleep(0.05)
-
-
-def living(pid: int, created: float) -> "psutil.Process | None":
-    """The living process that had this pid at that time."""
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        same = abs(process.create_time() - created) < CLOCK
-        return process if same and lives(process) else None
-    except psutil.NoSuchProcess:
-        return None
-
-
-def lives(process: "psutil.Process") -> bool:
-    """Whether a process runs; one that ended and that nobody has waited for does not."""
-    import psutil
-
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.Error:  # it went while it was looked at
-        return False
-
-
-def interrupt(*_: object) -> NoReturn:
-    """Do on a signal what Ctrl-C does."""
-    raise KeyboardInterrupt
 
 
 class _Watch:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from trip_duration.files import write_json
-from trip_duration.orchestration import living
+from trip_duration.processes import living
 
 __all__ = ["forget", "lives_on", "noted"]
 

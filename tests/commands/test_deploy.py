@@ -82,7 +82,7 @@ def test_a_server_without_a_scheduler_is_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = orchestration.Server("prefect", str(tmp_path), 4200, 1, 0.0)
-    monkeypatch.setattr(command.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(command.interrupts, "listen", lambda: None)
     monkeypatch.setattr(drift, "prepare", lambda root: None)
     monkeypatch.setattr(orchestration, "begin", lambda *_, **__: server)
     monkeypatch.setattr(orchestration, "ready", lambda: None)

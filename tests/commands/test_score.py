@@ -29,7 +29,7 @@ def house(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _no_handler_of_sigterm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(command, "listen", lambda: None)
 
 
 def test_it_says_what_came_of_it(

@@ -12,6 +12,7 @@ from tests.service.conftest import Registry
 
 from service import models as module
 from service.models import Models
+from trip_duration.processes import lives
 from trip_duration.registry import Served
 
 Start = Callable[[], Models]
@@ -36,7 +37,7 @@ def version(models: Models) -> str | None:
 
 def follower(command: list[str]) -> psutil.Process | None:
     """The process that a command has started here."""
-    mine = psutil.Process().children()
+    mine = filter(lives, psutil.Process().children())
     return next((one for one in mine if one.cmdline()[1:] == command[1:]), None)
 
 
