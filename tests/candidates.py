@@ -14,8 +14,8 @@ from trip_duration.evaluation import metrics
 from trip_duration.features import FeatureBuilder
 from trip_duration.files import write_json
 from trip_duration.geometry import projected
-from trip_duration.intervals import Calibration, calibrate, train_quantiles
-from trip_duration.prediction import FILES, Model, predict_quantiles
+from trip_duration.intervals import calibrate_model, train_quantiles
+from trip_duration.prediction import FILES, Model
 from trip_duration.sources import simulated
 from trip_duration.splits import Rows
 from trip_duration.training import matrix, train_for_rounds
@@ -51,10 +51,8 @@ def model(rounds: int) -> Model:
     how = {"learning_rate": 0.1, "max_depth": 4, "min_child_weight": 5}
     booster = train_for_rounds(matrix(rows, **columns), how, rounds, nthread=1)
     half = drawn(VALIDATION, 1_200)
-    uncalibrated = Calibration(0.9, (), (1.0,), (1.0,), 1.0, 1.0, 100)
-    minutes = Model(booster, builder, quantiles, uncalibrated).predict(half)["minutes"]
-    said = predict_quantiles(builder.transform(half), quantiles, builder)
-    calibration = calibrate(*said, minutes, half["duration"].to_numpy(), 0.9)
+    later = Rows.of(builder.matrix(builder.transform(half)), half["duration"].to_numpy())
+    calibration = calibrate_model(booster, quantiles, builder, later, 0.9)
     return Model(booster, builder, quantiles, calibration)
 
 

@@ -2,6 +2,7 @@
 
 import faulthandler
 import os
+import signal
 import sys
 import threading
 import time
@@ -11,6 +12,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LAST = 60.0  # seconds that Python may take to end
+
+
+def pytest_configure() -> None:
+    """Have Ctrl-C heard, by the processes that tests start as well.
+
+    A shell's background job begins with SIGINT ignored, and so would all that it starts.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

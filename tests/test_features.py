@@ -232,6 +232,49 @@ def test_frames_tables_and_feature_tables_make_the_same_matrix(chosen: str):
     np.testing.assert_array_equal(tables[0]["duration"], made[2])
 
 
+DISTANCES = {
+    **{name: SETS[name] for name in ("course", "metered", "booking")},
+    "ratio": {"categorical": ["PU_DO"], "numerical": ["distance_ratio", "hour"]},
+    "odd": {"categorical": ["distance_odd"], "numerical": ["trip_distance", "extra_miles"]},
+    "none": {"categorical": ["distance_odd"], "numerical": ["hour"]},
+}
+
+
+@pytest.mark.parametrize("chosen", DISTANCES)
+def test_trips_without_their_distance_are_those_that_never_had_one(chosen: str):
+    train = made_up(300)
+    later = made_up(100, seed=1, zones=9)
+    miles = later["trip_distance"].to_numpy().copy()
+    miles[::7], miles[1::7], miles[2::7] = np.nan, 0.0, 75.0
+    later = later.set_column(
+        later.schema.get_field_index("trip_distance"),
+        "trip_distance",
+        pa.array(miles, from_pandas=True),
+    )
+    builder = FeatureBuilder.fit(train, **DISTANCES[chosen])
+    X = builder.matrix(builder.transform(later))
+    before = X.copy()
+    found = builder.without_distance(X)
+    expected = builder.matrix(builder.transform(later.drop_columns("trip_distance")))
+    known = builder.metered(X)
+    if chosen in NATIVE:
+        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(X, before)
+    elif chosen == "odd":  # a category stays what it was
+        same_sparse(found[:, -2:], expected[:, -2:])
+    elif chosen != "none":
+        same_sparse(found, expected)
+        same_sparse(X, before)
+    assert builder.uses_distance == (chosen != "booking")
+    if chosen in ("booking", "none"):
+        assert known.all()
+        return
+    assert not builder.metered(expected).any()
+    within = (miles > 0) & (miles < 60)  # the others' meter was broken
+    raw = chosen in ("course", "odd")  # takes the meter at its word
+    np.testing.assert_array_equal(known, ~np.isnan(miles) if raw else within)
+
+
 # What each feature says
 
 

@@ -2,24 +2,29 @@
 
 import json
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.test_properties import drawn
 
 from trip_duration.errors import TripDurationError
+from trip_duration.features import FeatureBuilder
 from trip_duration.intervals import (
     BELOW,
     Calibration,
     calibrate,
+    calibrate_model,
     coverage,
     coverage_slices,
     train_quantiles,
 )
+from trip_duration.prediction import Model
 from trip_duration.splits import Rows
-from trip_duration.training import predict
+from trip_duration.training import matrix, predict, train_for_rounds
 
 
 def uneven(count: int, seed: int) -> tuple[np.ndarray, ...]:
@@ -128,6 +133,83 @@ def test_json_gives_the_same_and_is_checked() -> None:
     for wrong in broken:
         with pytest.raises(TripDurationError, match="run train again"):
             Calibration.from_json(wrong)
+
+
+def test_json_holds_what_is_for_trips_of_unknown_distance() -> None:
+    other = calibrate(*uneven(900, 8), 0.9)
+    made = replace(calibrate(*uneven(600, 6), 0.9), unmetered=other)
+    data = json.loads(json.dumps(made.to_json(), allow_nan=False))
+    assert Calibration.from_json(data) == made
+    assert data["unmetered"] == other.to_json()
+    assert "unmetered" not in data["unmetered"]
+    within = data["unmetered"]
+    for wrong in (None, [], {}, within | {"pad": 0}, within | {"unmetered": within}, data):
+        with pytest.raises(TripDurationError, match="run train again"):
+            Calibration.from_json(data | {"unmetered": wrong})
+
+
+def test_trips_of_unknown_distance_go_by_their_own() -> None:
+    lower, upper, predicted, _ = uneven(600, 9)
+    main, other = (calibrate(*uneven(600, seed), 0.9) for seed in (6, 8))
+    both = replace(main, unmetered=other)
+    metered = np.arange(600) % 3 > 0
+    for where, expected in ((metered, main), (~metered, other)):
+        for found, alone in zip(
+            both.apply(lower, upper, predicted, metered),
+            expected.apply(lower, upper, predicted),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(found[where], alone[where])
+    for answer in (both.apply(lower, upper, predicted), main.apply(lower, upper, predicted)):
+        np.testing.assert_array_equal(answer, main.apply(lower, upper, predicted, metered))
+    np.testing.assert_array_equal(
+        both.apply(lower, upper, predicted, metered & False), other.apply(lower, upper, predicted)
+    )
+
+
+@pytest.mark.parametrize("preset", ["metered", "course", "booking"])
+def test_a_model_is_calibrated_with_and_without_the_distance(preset: str) -> None:
+    months = [drawn(month, 3_000) for month in ("2024-01", "2024-02", "2024-03")]
+    train, half, later = months
+    builder = FeatureBuilder.fit([train], preset=preset)
+    columns = {"names": builder.columns, "types": builder.feature_types, "nthread": 1}
+    rows = Rows.of(builder.matrix(builder.transform_training(train)), train["duration"].to_numpy())
+    how = {"learning_rate": 0.2, "max_depth": 4, "min_child_weight": 5}
+    booster = train_for_rounds(matrix(rows, **columns), how, 20, nthread=1)
+    quantiles = train_quantiles(rows, level=0.9, rounds=10, **columns)
+    parts = [half.slice(0, 500), half.slice(500)]
+    calibration = calibrate_model(
+        booster, quantiles, builder, Rows.read(list(map(builder.transform, parts)), builder), 0.9
+    )
+    model = Model(booster, builder, quantiles, calibration)
+    actual = later["duration"].to_numpy()
+    for trips in (later, later.drop_columns("trip_distance")):
+        said = model.predict(trips)
+        held = (said["lower"] <= actual) & (actual <= said["upper"])
+        assert held.mean() == pytest.approx(0.9, abs=0.025)
+    if preset == "booking":
+        assert calibration.unmetered is None
+        assert calibration.trips == half.num_rows
+    else:
+        assert calibration.unmetered is not None
+        assert calibration.unmetered.trips == half.num_rows
+        X = builder.matrix(builder.transform(half))
+        assert calibration.trips == builder.metered(X).sum()
+        assert calibration.unmetered.constant > calibration.constant
+
+
+def test_where_few_distances_are_known_all_trips_calibrate() -> None:
+    train, half = drawn("2024-01", 1_000), drawn("2024-02", 1_000)
+    place = half.schema.get_field_index("trip_distance")
+    known = np.where(np.arange(half.num_rows) < 20, 3.0, np.nan)
+    half = half.set_column(place, "trip_distance", pa.array(known, from_pandas=True))
+    builder = FeatureBuilder.fit([train], preset="metered")
+    columns = {"names": builder.columns, "types": builder.feature_types, "nthread": 1}
+    rows = Rows.of(builder.matrix(builder.transform_training(train)), train["duration"].to_numpy())
+    booster = train_for_rounds(matrix(rows, **columns), {"max_depth": 4}, 5, nthread=1)
+    quantiles = train_quantiles(rows, level=0.9, rounds=5, **columns)
+    judged = Rows.read([builder.transform(half)], builder)
+    assert calibrate_model(booster, quantiles, builder, judged, 0.9).trips == half.num_rows
 
 
 def test_the_quantiles_are_learned_in_one_booster_that_repeats() -> None:

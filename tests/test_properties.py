@@ -23,7 +23,7 @@ from trip_duration import files, ingest, trips
 from trip_duration.baselines import Baselines
 from trip_duration.features import FeatureBuilder
 from trip_duration.geometry import projected
-from trip_duration.intervals import Calibration, calibrate, train_quantiles
+from trip_duration.intervals import Calibration, calibrate_model, train_quantiles
 from trip_duration.prediction import Model
 from trip_duration.search import Journal, Trial
 from trip_duration.sources import simulated
@@ -163,17 +163,9 @@ def made(request: pytest.FixtureRequest) -> Made:
     booster = train_for_rounds(matrix(learned, **columns), how, 30, nthread=1)
     quantiles = train_quantiles(learned, level=0.9, rounds=10, **columns)
     half = later.slice(0, later.num_rows // 2)
-    uncalibrated = Calibration(0.9, (), (1.0,), (1.0,), 1.0, 1.0, 100)
-    minutes = Model(booster, builder, quantiles, uncalibrated).predict(half)["minutes"]
-    said = quantile_pair(quantiles, builder, half)
-    calibration = calibrate(*said, minutes, half["duration"].to_numpy(), 0.9)
+    rows = Rows.of(builder.matrix(builder.transform(half)), half["duration"].to_numpy())
+    calibration = calibrate_model(booster, quantiles, builder, rows, 0.9)
     return Made(Model(booster, builder, quantiles, calibration), later.slice(half.num_rows))
-
-
-def quantile_pair(quantiles: Any, builder: FeatureBuilder, table: pa.Table) -> tuple:
-    from trip_duration.prediction import predict_quantiles
-
-    return predict_quantiles(builder.transform(table), quantiles, builder)
 
 
 def nearly(numbers: st.SearchStrategy) -> st.SearchStrategy:

@@ -65,8 +65,10 @@ def make_model(folder: Path, trips: pa.Table | None = None) -> Served:
     write_json(builder.to_json(), folder / "features.json")
     quantiles = train_quantiles(Rows.of(X, minutes), level=0.9, rounds=5, nthread=1, **columns)
     save_booster(quantiles, folder / "intervals.ubj")
+    shared = {"level": 0.9, "pad": 1.0, "constant": 4.0, "trips": 99}
+    unmetered = Calibration(edges=(), below=(3.0,), above=(3.5,), **shared)
     calibration = Calibration(
-        level=0.9, edges=(8.0,), below=(1.0, 2.0), above=(1.5, 2.5), pad=1.0, constant=4.0, trips=99
+        edges=(8.0,), below=(1.0, 2.0), above=(1.5, 2.5), unmetered=unmetered, **shared
     )
     write_json(calibration.to_json(), folder / "intervals.json")
     return Served("7", folder, "ab12", "green", "metered", ("2024-01",))

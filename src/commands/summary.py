@@ -99,6 +99,14 @@ def _errors(console: Console) -> None:
         f"({held['level']:.0%} should), {held['width']:.1f} minutes wide on average "
         f"(equally wide: {held['constant_width']:.1f})"
     )
+    without = found[split].get("without_distance")
+    if without:
+        held = without["intervals"]
+        console.print(
+            "Unmetered  where a trip's distance is not known: "
+            f"RMSE {without['model']['rmse']:.3f}, "
+            f"{held['coverage']:.1%} in their intervals, {held['width']:.1f} minutes wide"
+        )
     floor = read_json("metrics/ingest.json").get("noise_floor")
     if floor:
         console.print(

@@ -50,9 +50,7 @@ class Predictor:
     @property
     def uses_distance(self) -> bool:
         """Whether a trip's distance changes what the model says."""
-        features = {"trip_distance", "distance", "distance_odd", "distance_ratio"}
-        features |= {"detour", "extra_miles"}
-        return bool(features & set(self.model.builder.features))
+        return self.model.builder.uses_distance
 
     def predict(self, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Predict trips that came as arrays.
@@ -71,10 +69,12 @@ class Predictor:
         if self.trees is None or not 0 < rows <= FEW:
             return self.model.predict(table(columns))
         model = self.model
-        said = self.trees.predict(model.builder.rows(columns)).astype(np.float64)
+        X = model.builder.rows(columns)
+        said = self.trees.predict(X).astype(np.float64)
         minutes = np.maximum(said[:, 0] * float(model.booster.attr("level") or 1.0), 0.0)
         scale = float(model.quantiles.attr("level") or 1.0)
-        lower, upper = model.calibration.apply(said[:, 1] * scale, said[:, 2] * scale, minutes)
+        lower, upper = said[:, 1] * scale, said[:, 2] * scale
+        lower, upper = model.calibration.apply(lower, upper, minutes, model.builder.metered(X))
         return {"minutes": minutes, "lower": lower, "upper": upper}
 
 

@@ -14,11 +14,12 @@ from trip_duration.intervals import Calibration, coverage, coverage_slices
 from trip_duration.orchestration import markdown, stage_flow, task
 from trip_duration.params import Params
 from trip_duration.prediction import FILES, load, predict_features
-from trip_duration.splits import calibrates
+from trip_duration.splits import calibrates, days
 from trip_duration.training import load_booster
 from trip_duration.trips import month_paths, read_parts, taken
 
 FEATURES = Path("data/features")
+UNMETERED = 100_000  # trips at most that are judged as if their distance were not known
 JUDGED = ["pickup", "duration", "pickup_zone", "trip_distance"]
 
 
@@ -74,7 +75,35 @@ def judge(params: Params, split: str, *, draw: bool) -> dict:
     if draw:
         for name, table in coverage_slices(trips, lower, upper, known_boroughs()).items():
             write_csv(table, f"plots/coverage_by_{name}.csv")
-    return {**found, "intervals": coverage(actual, lower, upper, model, calibration)}
+    found["intervals"] = coverage(actual, lower, upper, model, calibration)
+    return {**found, **without_distance(params, split)}
+
+
+def without_distance(params: Params, split: str) -> dict[str, dict]:
+    """The same of some of a split's trips, as if nobody knew how far they were driven.
+
+    Under ``without_distance``; nothing where the model does not look at that.
+    """
+    model = load("models")
+    calibration = model.calibration.unmetered
+    if calibration is None:
+        return {}
+    paths = month_paths(params.data, split, FEATURES / split)
+    rows = sum(pq.read_metadata(path).num_rows for path in paths)
+    some = taken(paths, np.arange(0, rows, max(-(-rows // UNMETERED), 1)))
+    actual = some["duration"].to_numpy()
+    said = model.predict_matrix(model.builder.without_distance(model.builder.matrix(some)))
+    judged = np.ones(len(actual), bool)
+    if split == "validation":
+        judged = ~calibrates(days(some), params.data.validation, params.intervals.calibration_every)
+    lower, upper, minutes = (said[name][judged] for name in ("lower", "upper", "minutes"))
+    return {
+        "without_distance": {
+            "trips": some.num_rows,
+            "model": metrics(actual, said["minutes"]),
+            "intervals": coverage(actual[judged], lower, upper, minutes, calibration),
+        }
+    }
 
 
 def known_boroughs() -> dict[int, str]:

@@ -4,12 +4,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import xgboost as xgb
 
 from trip_duration.features import FeatureBuilder
 from trip_duration.files import read_json, write_csv, write_json
-from trip_duration.intervals import Calibration, calibrate, train_quantiles
+from trip_duration.intervals import Calibration, calibrate_model, train_quantiles
 from trip_duration.orchestration import on_cluster, stage_flow, task
 from trip_duration.params import Params
 from trip_duration.splits import FEATURES, Rows, read_roles
@@ -19,7 +18,6 @@ from trip_duration.training import (
     COURSE_ROUNDS,
     Fit,
     binned,
-    predict,
     save_booster,
     train_best_model,
     train_model,
@@ -79,14 +77,8 @@ def fit_intervals(params: Params, booster: xgb.Booster) -> tuple[xgb.Booster, Ca
     level = booster.attr("level")
     if level is not None:
         quantiles.set_attr(level=level)
-    types = builder.feature_types
-    said = [
-        (predict(booster, part.X, types), *predict(quantiles, part.X, types).T, part.minutes)
-        for part in roles.calibration
-    ]
-    predicted, lower, upper, actual = map(np.concatenate, zip(*said, strict=True))
-    predicted = np.maximum(predicted, 0.0)
-    return quantiles, calibrate(lower, upper, predicted, actual, params.intervals.level)
+    model = booster, quantiles, builder
+    return quantiles, calibrate_model(*model, roles.calibration, params.intervals.level)
 
 
 @task

@@ -143,6 +143,9 @@ _PLACES = [
     *("middle_x", "middle_y", "across", "along", "bearing", "straight_miles", "grid_miles"),
 ]
 _GEOMETRY = frozenset([*_PLACES, "detour", "extra_miles"])
+_DRIVEN = frozenset(
+    ["trip_distance", "distance", "distance_odd", "distance_ratio", "detour", "extra_miles"]
+)
 
 # Zones themselves and encodings of the target are in neither preset: once the model knows where the
 # zones are they no longer help, and on months that nobody has seen they hurt (docs/accuracy.md).
@@ -1064,6 +1067,52 @@ class FeatureBuilder:
                 X[part, place] = array[part]
         return X
 
+    @property
+    def uses_distance(self) -> bool:
+        """Whether the miles that a trip was driven change any of its features."""
+        return bool(_DRIVEN & set(self.features))
+
+    def metered(self, X: "np.ndarray | csr_matrix") -> np.ndarray:
+        """Tell of which trips the features know how far they were driven.
+
+        Parameters
+        ----------
+        X : array or csr_matrix of shape (rows, columns)
+            What `matrix` gave.
+
+        Returns
+        -------
+        ndarray of bool, shape (rows,)
+            All true where no column of numbers goes by the distance.
+        """
+        known = np.full(X.shape[0], not self._driven)
+        for name, place in self._driven.items():
+            column = X[:, place] if isinstance(X, np.ndarray) else X[:, [place]].toarray()[:, 0]
+            known |= column == 0 if name == "distance_odd" else ~np.isnan(column)
+        return known
+
+    def without_distance(self, X: "np.ndarray | csr_matrix") -> "np.ndarray | csr_matrix":
+        """Give the same trips as if nobody knew how far they were driven.
+
+        Parameters
+        ----------
+        X : array or csr_matrix of shape (rows, columns)
+            What `matrix` gave. It stays as it is.
+
+        Returns
+        -------
+        array or csr_matrix of shape (rows, columns)
+            What `matrix` gives of them, their ``trip_distance`` left out.
+        """
+        X = X.copy()
+        for name, place in self._driven.items():
+            missing = 1.0 if name == "distance_odd" else np.nan
+            if isinstance(X, np.ndarray):
+                X[:, place] = missing
+            else:
+                X.data[X.indices == place] = missing
+        return X
+
     def rows(self, columns: Mapping[str, np.ndarray]) -> "np.ndarray | csr_matrix":
         """Make `matrix` of `transform` from plain arrays, without the tables in between.
 
@@ -1212,6 +1261,12 @@ class FeatureBuilder:
             pa.field(name, pa.int32() if name in self.categorical else pa.float64())
             for name in self.features
         ]
+
+    @cached_property
+    def _driven(self) -> dict[str, int]:
+        """Where in `matrix` the columns of numbers are that go by the miles driven."""
+        places = {name: place for place, name in enumerate(self.columns)}
+        return {name: places[name] for name in self.numerical if name in _DRIVEN}
 
     @property
     def _in_order(self) -> list[str]:

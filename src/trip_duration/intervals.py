@@ -7,12 +7,13 @@ prediction with residuals scaled by their difficulty (Papadopoulos et al., Norma
 Measures for Regression Conformal Prediction, 2008), difficulty being what conformalized quantile
 regression takes it for (Romano, Patterson and Candès, Conformalized Quantile Regression, 2019).
 Short, middling and long trips are calibrated apart, so that each third of them is held as often as
-it should be (Boström and Johansson, Mondrian Conformal Regressors, 2020).
+it should be (Boström and Johansson, Mondrian Conformal Regressors, 2020). So are trips of which
+nobody knows how far they were driven, where the model looks at that.
 """
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from trip_duration.evaluation import by_borough, by_hour
 if TYPE_CHECKING:
     import xgboost as xgb
 
+    from trip_duration.features import FeatureBuilder
     from trip_duration.splits import Rows
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "QUANTILE_ROWS",
     "Calibration",
     "calibrate",
+    "calibrate_model",
     "coverage",
     "coverage_slices",
     "quantile_params",
@@ -66,6 +69,9 @@ class Calibration:
         calibrated on the same ones: what the others are measured against.
     trips : int
         How many calibrated.
+    unmetered : Calibration, optional
+        That of the trips of which it is not known how far they were driven; without it they are
+        treated as the others.
     """
 
     level: float
@@ -75,9 +81,14 @@ class Calibration:
     pad: float
     constant: float
     trips: int
+    unmetered: "Calibration | None" = None
 
     def apply(
-        self, lower: np.ndarray, upper: np.ndarray, predicted: np.ndarray
+        self,
+        lower: np.ndarray,
+        upper: np.ndarray,
+        predicted: np.ndarray,
+        metered: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Give the ends of the intervals.
 
@@ -87,12 +98,19 @@ class Calibration:
             The quantiles, in minutes; where they cross they count as one.
         predicted : array of shape (trips,)
             Minutes, none below 0.
+        metered : array of bool, shape (trips,), optional
+            As `FeatureBuilder.metered` tells; by default all are.
 
         Returns
         -------
         lower, upper : ndarray of float64, shape (trips,)
             Minutes, with 0 ≤ lower ≤ predicted ≤ upper.
         """
+        if self.unmetered is not None and metered is not None and not metered.all():
+            both = (replace(self, unmetered=None), self.unmetered)
+            ours, others = (part.apply(lower, upper, predicted) for part in both)
+            start, end = (np.where(metered, *ends) for ends in zip(ours, others, strict=True))
+            return start, end
         spread = _distance(lower, upper) + self.pad
         group = np.searchsorted(self.edges, predicted, side="right")
         start = np.maximum(predicted - np.asarray(self.below)[group] * spread, 0.0)
@@ -100,10 +118,15 @@ class Calibration:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, for `write_json`."""
-        return {
+        data = {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
         }
+        if self.unmetered is None:
+            del data["unmetered"]
+        else:
+            data["unmetered"] = self.unmetered.to_json()
+        return data
 
     @classmethod
     def from_json(cls, data: Any) -> "Calibration":
@@ -114,14 +137,19 @@ class Calibration:
         TripDurationError
             If it is not what `to_json` gives.
         """
-        names = {field.name for field in fields(cls)}
-        if not (isinstance(data, Mapping) and set(data) == names and _sound(data)):
+        names = {field.name for field in fields(cls)} - {"unmetered"}
+        parts = [data]
+        if isinstance(data, Mapping) and "unmetered" in data:
+            parts = [{name: data[name] for name in data if name != "unmetered"}, data["unmetered"]]
+        if not all(isinstance(part, Mapping) and set(part) == names for part in parts) or not all(
+            map(_sound, parts)
+        ):
             raise TripDurationError(
                 "This is no calibration of intervals that this version wrote: expected "
                 f"{', '.join(sorted(names))}, all numbers; run train again."
             )
-        lists = {name: tuple(data[name]) for name in _LISTS}
-        return cls(**{**data, **lists})
+        made = [cls(**{**part, **{name: tuple(part[name]) for name in _LISTS}}) for part in parts]
+        return replace(made[0], unmetered=made[1]) if len(made) == 2 else made[0]
 
 
 _LISTS = ("edges", "below", "above")
@@ -204,6 +232,62 @@ def train_quantiles(
     return train_for_rounds(data, quantile_params(level), rounds, seed=seed, device=device, **how)
 
 
+def calibrate_model(
+    booster: "xgb.Booster",
+    quantiles: "xgb.Booster",
+    builder: "FeatureBuilder",
+    rows: "Rows",
+    level: float,
+) -> Calibration:
+    """`calibrate` a model, where it looks at the distance also for trips without one.
+
+    Parameters
+    ----------
+    booster, quantiles : xgboost.Booster
+        What predicts the minutes and their quantiles.
+    builder : FeatureBuilder
+        The features that both were fitted on.
+    rows : Rows
+        Trips that neither has learned from.
+    level : float
+        Share of the trips that should lie in their interval.
+
+    Returns
+    -------
+    Calibration
+        With one for trips of unknown distance, learned from all of these trips as if theirs were
+        not known; the others go by those of known distance, if these are enough.
+
+    Raises
+    ------
+    TripDurationError
+        If there are too few trips, as in `calibrate`.
+    """
+    from trip_duration.training import predict
+
+    def said(X: Any) -> np.ndarray:
+        types = builder.feature_types
+        minutes = np.maximum(predict(booster, X, types), 0.0)
+        return np.vstack([predict(quantiles, X, types).reshape(-1, 2).T, minutes])
+
+    known, unknown, minutes, metered = [], [], [], []
+    for part in rows:
+        known.append(said(part.X))
+        if builder.uses_distance:
+            unknown.append(said(builder.without_distance(part.X)))
+        minutes.append(part.minutes)
+        metered.append(builder.metered(part.X))
+    actual, own = np.concatenate(minutes), np.concatenate(metered)
+    if own.sum() < _fewest(level):
+        own[:] = True
+    lower, upper, predicted = np.hstack(known)[:, own]
+    calibration = calibrate(lower, upper, predicted, actual[own], level)
+    if not unknown:
+        return calibration
+    lower, upper, predicted = np.hstack(unknown)
+    return replace(calibration, unmetered=calibrate(lower, upper, predicted, actual, level))
+
+
 def calibrate(
     lower: np.ndarray,
     upper: np.ndarray,
@@ -239,7 +323,7 @@ def calibrate(
     with warnings.catch_warnings():  # crepes changes the filters of the whole process
         from crepes import ConformalPredictiveSystem, ConformalRegressor
 
-    fewest = int(np.ceil(1 / (BELOW * (1 - level)))) + 1
+    fewest = _fewest(level)
     if len(actual) < fewest:
         raise TripDurationError(
             f"{len(actual)} trips of the validation months calibrate the intervals, and a level of "
@@ -275,6 +359,11 @@ def calibrate(
         constant=round(float(constant[0, 1]), 6),
         trips=len(actual),
     )
+
+
+def _fewest(level: float) -> int:
+    """How many trips it takes to calibrate: so many that one lies beyond the rarer end."""
+    return int(np.ceil(1 / (BELOW * (1 - level)))) + 1
 
 
 def coverage(

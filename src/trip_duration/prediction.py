@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
     import xgboost as xgb
+    from scipy.sparse import csr_matrix
 
     from trip_duration.features import FeatureBuilder
 
@@ -67,9 +68,14 @@ class Model:
 
     def predict_features(self, features: "pa.Table") -> dict[str, np.ndarray]:
         """`predict` from what ``builder.transform`` gave."""
-        minutes = predict_features(features, self.booster, self.builder)
-        quantiles = predict_quantiles(features, self.quantiles, self.builder)
-        lower, upper = self.calibration.apply(*quantiles, minutes)
+        return self.predict_matrix(self.builder.matrix(features))
+
+    def predict_matrix(self, X: "np.ndarray | csr_matrix") -> dict[str, np.ndarray]:
+        """`predict` from what ``builder.matrix`` gave."""
+        minutes = np.maximum(_said(X, self.booster, self.builder), 0.0)
+        quantiles = _said(X, self.quantiles, self.builder).reshape(-1, 2).T
+        metered = self.builder.metered(X)
+        lower, upper = self.calibration.apply(quantiles[0], quantiles[1], minutes, metered)
         return {"minutes": minutes, "lower": lower, "upper": upper}
 
 
@@ -137,18 +143,20 @@ def predict_features(
 
     What `training.predict` says, none below 0.
     """
-    return np.maximum(_said(features, booster, builder), 0.0)
+    return np.maximum(_said(builder.matrix(features), booster, builder), 0.0)
 
 
 def predict_quantiles(
     features: "pa.Table", quantiles: "xgb.Booster", builder: "FeatureBuilder"
 ) -> tuple[np.ndarray, np.ndarray]:
     """Predict the lower and the upper quantile, in minutes, before they are calibrated."""
-    said = _said(features, quantiles, builder).reshape(-1, 2)
+    said = _said(builder.matrix(features), quantiles, builder).reshape(-1, 2)
     return said[:, 0], said[:, 1]
 
 
-def _said(features: "pa.Table", booster: "xgb.Booster", builder: "FeatureBuilder") -> np.ndarray:
-    if not features.num_rows:
+def _said(
+    X: "np.ndarray | csr_matrix", booster: "xgb.Booster", builder: "FeatureBuilder"
+) -> np.ndarray:
+    if not X.shape[0]:
         return np.empty(0)
-    return predict(booster, builder.matrix(features), builder.feature_types)
+    return predict(booster, X, builder.feature_types)

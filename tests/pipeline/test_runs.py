@@ -57,6 +57,11 @@ def test_the_intervals_hold_about_as_many_trips_as_they_should(trained: Clone) -
         assert held["coverage"] == pytest.approx(0.9, abs=0.05)  # some hundred trips calibrate
         assert 0 < held["width"] < 1.2 * held["constant_width"]  # of so few trips no narrower
         assert len(held["thirds"]) == 3
+        without = evaluation[split]["without_distance"]
+        assert without["trips"] == evaluation[split]["trips"]
+        assert without["model"]["rmse"] > evaluation[split]["model"]["rmse"]
+        assert without["intervals"]["coverage"] == pytest.approx(0.9, abs=0.05)
+        assert without["intervals"]["width"] > held["width"]
     for name, slices in (("hour", 24), ("borough", 3)):
         header, *lines = trained.read(f"plots/coverage_by_{name}.csv").splitlines()
         assert header.replace('"', "") == f"{name},trips,coverage,width"

@@ -97,7 +97,7 @@ def make_model(
 
     from trip_duration.features import FeatureBuilder
     from trip_duration.files import write_json
-    from trip_duration.intervals import calibrate, train_quantiles
+    from trip_duration.intervals import calibrate_model, train_quantiles
     from trip_duration.splits import Rows
 
     columns = drawn(1500, seed=1)
@@ -125,9 +125,7 @@ def make_model(
         names=builder.columns,
         types=builder.feature_types,
     )
-    said = booster.predict(data).astype(np.float64)
-    ends = quantiles.predict(data, validate_features=False)
-    calibration = calibrate(ends[:, 0], ends[:, 1], said, minutes, 0.9)
+    calibration = calibrate_model(booster, quantiles, builder, Rows.read([made], builder), 0.9)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(builder.to_json(), folder / "features.json")
     booster.save_model(folder / "model.ubj")

@@ -113,11 +113,12 @@ async function ask() {
   }
 }
 
-/** Learn about a model; the answer stands without it. */
+/** Learn about a model, or about that which would answer now; the answer stands without it. */
 async function meet(version) {
   const found = await fetched("ready").catch(() => ({}));
   // Between two requests another may have been promoted: then the next answer says so.
-  model = found.model_version === version ? found : {};
+  model = version === undefined || found.model_version === version ? found : {};
+  find("miles").parentElement.hidden = model.uses_distance === false;
 }
 
 /** What a person has yet to choose; "" for nothing. */
@@ -156,13 +157,11 @@ function say(time, { minutes, lower, upper, model_version: version }) {
     html("p", { class: "likely" }, `most likely between ${Math.round(lower)} and ${Math.round(upper)} min`),
     html("p", { class: "arrival" }, `Picked up at ${clock(start)}, there at about ${clock(start + minutes)}`),
   );
-  const doubted = model.uses_distance && state.miles === "";
-  if (doubted) {
-    const doubt = "This model knows trips by their miles: without them it is less sure than it says.";
+  if (model.uses_distance && state.miles === "") {
+    const doubt = "This model knows trips by their miles: without them it is less sure.";
     find("answer").append(html("p", { class: "doubt" }, doubt));
   }
-  const held = model.level && !doubted ? `The band holds ${Math.round(100 * model.level)} % of trips.` : "";
-  find("held").textContent = held;
+  find("held").textContent = model.level ? `The band holds ${Math.round(100 * model.level)} % of trips.` : "";
   find("model").textContent = [`Model ${version}`, ...origin()].join(", ");
 }
 
@@ -253,6 +252,7 @@ async function start() {
     ]),
   );
   if (plane.zones.some((zone) => zone.path)) openMap(plane);
+  meet();
   restore();
   listen();
 }
