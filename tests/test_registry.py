@@ -161,6 +161,26 @@ def test_files_that_were_changed_in_the_registry_are_refused(house: Path) -> Non
     assert [path.name for path in (house / ".cache/registry").iterdir()] == ["lock"]
 
 
+def test_the_files_of_the_versions_fetched_last_are_kept(
+    house: Path, workspaces: dict[int, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = house / ".cache/registry"
+    assert registry.champion(house) is not None
+    quietly(house, workspaces[BETTER])
+    second = registry.champion(house)
+    assert second is not None
+    assert {path.name for path in kept.iterdir() if path.is_dir()} == {"1", "2"}
+    monkeypatch.setattr(registry, "KEPT", 1)
+    registry._remove([second.folder])
+    assert registry.champion(house) == second
+    assert {path.name for path in kept.iterdir() if path.is_dir()} == {"2"}
+    registry.rollback(house)
+    first = registry.champion(house)
+    assert first is not None
+    assert registry.digest(first.folder) == first.digest
+    assert {path.name for path in kept.iterdir() if path.is_dir()} == {"1"}
+
+
 # -- registering ---------------------------------------------------------------------------------
 
 

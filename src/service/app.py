@@ -68,7 +68,7 @@ def app(
     models : Models
         Which model answers; started and stopped by the caller.
     zones : callable
-        Gives what ``/zones`` answers, which is asked for once.
+        Gives what ``/zones`` answers while a model does, which is asked for once.
     page : Path, optional
         A folder of files for people: each is answered at its name, and index.html at ``/``.
 
@@ -125,7 +125,7 @@ def app(
         return Response(_predictions(predictor, said, trips.listed), media_type=_JSON)
 
     lock = asyncio.Lock()
-    answer: list[bytes] = []
+    drawn: dict[str, bytes] = {}  # by the model's digest; no more than one
 
     @service.get(
         "/zones", summary="TLC's zones, as a map", responses=_zones_responses() | not_ready
@@ -133,10 +133,12 @@ def app(
     async def zones_of_the_city() -> Response:
         """Give the zones with their names, and where they are drawn."""
         async with lock:
-            if not answer:
-                found = await asyncio.to_thread(zones, present())
-                answer.append(orjson.dumps(found))
-        return Response(answer[0], media_type=_JSON)
+            now = present()
+            if now.served.digest not in drawn:
+                found = await asyncio.to_thread(zones, now)
+                drawn.clear()
+                drawn[now.served.digest] = orjson.dumps(found)
+            return Response(drawn[now.served.digest], media_type=_JSON)
 
     @service.get("/health", summary="Whether the process is up")
     async def health() -> dict[str, str]:

@@ -45,7 +45,7 @@ def run(root: Path, settings: "Serve", models: Models | None = None) -> None:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     with _listening(settings.host, settings.port) as listener:
         models = models or Models(command(root, settings.poll_seconds))
-        service = app(settings, models, lambda now: zones(root, now.served), PAGE)
+        service = app(settings, models, lambda now: zones(root, now.model.builder.places), PAGE)
         # No lines of its own: what goes wrong is said by Guard.
         config = uvicorn.Config(
             service,

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trip_duration.errors import SourceError, TripDurationError, shown
-from trip_duration.files import read_json
 from trip_duration.geometry import projected
 from trip_duration.params import Data, load
 from trip_duration.trips import OUTSIDE, UNKNOWN
@@ -20,7 +19,6 @@ from trip_duration.trips import OUTSIDE, UNKNOWN
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from trip_duration.registry import Served
     from trip_duration.zones import Zones
 
 __all__ = ["WIDTH", "zones"]
@@ -41,16 +39,16 @@ _Said = tuple[str | None, str | None]  # a zone's borough and name
 _NO_PLACES = {UNKNOWN: "Unknown", OUTSIDE: "Outside of the city"}
 
 
-def zones(root: str | Path, served: "Served") -> dict[str, Any]:
+def zones(root: str | Path, learned: np.ndarray | None) -> dict[str, Any]:
     """Draw the zones that trips of a model begin and end in.
 
     Parameters
     ----------
     root : str or Path
         The repository's folder, with its settings and what ingest wrote.
-    served : Served
-        The model. What it knows of the zones' places is drawn where it knows another city than the
-        settings do, or more.
+    learned : array of shape (ZONES, 2), optional
+        Where the model knows the zones to be, as `FeatureBuilder.fit` takes it. That is drawn where
+        it is another city than the settings', or more of it.
 
     Returns
     -------
@@ -63,10 +61,11 @@ def zones(root: str | Path, served: "Served") -> dict[str, Any]:
     Raises
     ------
     TripDurationError
-        If the settings, the zones' file or the model's cannot be read.
+        If the settings or the zones' file cannot be read.
     """
     root = Path(root)
-    learned = _places_of(served.folder)
+    if learned is None:
+        learned = np.full((OUTSIDE + 1, 2), np.nan)
     known, table = _known(root, load(root / "params.yaml").data)
     columns = table.to_pydict()
     degrees = (np.array(columns[name], np.float64) for name in ("longitude", "latitude"))
@@ -85,20 +84,6 @@ def zones(root: str | Path, served: "Served") -> dict[str, Any]:
         return _drawn("map", *_map(known.shapes), said)
     boroughs = {zone: borough for zone, (borough, _) in said.items()}
     return _drawn("schematic", *_schematic(places, boroughs), said)
-
-
-def _places_of(folder: Path) -> np.ndarray:
-    """Where a model knows the zones to be, in miles by zone id; NaN where it does not."""
-    from trip_duration.features import FeatureBuilder
-
-    path = folder / "features.json"
-    try:
-        places = FeatureBuilder.from_json(read_json(path)).places
-    except (OSError, ValueError) as error:
-        raise TripDurationError(
-            f"{path} is no whole file of a model ({shown(error)}): run `make train` again."
-        ) from error
-    return np.full((OUTSIDE + 1, 2), np.nan) if places is None else places
 
 
 def _known(root: Path, data: Data) -> tuple["Zones | None", "pa.Table"]:

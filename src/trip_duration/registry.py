@@ -64,7 +64,8 @@ __all__ = [
 MODEL = "trip-duration"
 CHAMPION = "champion"
 CHALLENGER = "challenger"
-CACHE = Path(".cache/registry")  # a folder for each version that was fetched
+CACHE = Path(".cache/registry")  # has a folder for each of the versions that were fetched last
+KEPT = 5  # more than anybody reads at a time
 FOLDER = Path(".mlflow")
 JOURNAL = FOLDER / "promotions.jsonl"
 PROMOTED = "promoted"  # the tag that says how a version was judged
@@ -323,6 +324,8 @@ def _fetched(root: Path, version: "ModelVersion") -> Path:
                 )
             _remove([folder])
             partial.rename(folder)
+            fetched = sorted(folder.parent.glob("[0-9]*"), key=lambda path: path.stat().st_mtime)
+            _remove(fetched[:-KEPT])
         finally:
             _remove([partial])
     return folder

@@ -290,6 +290,23 @@ def test_the_zones_are_asked_for_once(predictor: Predictor, settings: Serve) -> 
     assert calls == [predictor]
 
 
+def test_another_model_has_a_map_of_its_own(
+    first: Served, booking: Served, settings: Serve
+) -> None:
+    made = [load(one) for one in (first, booking)]
+    models = models_of(made[0])
+    service = app(settings, models, lambda now: {"kind": now.served.version, "zones": []})
+
+    async def ask(client: httpx.AsyncClient) -> list[Any]:
+        said = []
+        for number in (0, 1, 1, 0):
+            models.current = made[number]
+            said.append((await client.get("/zones")).json()["kind"])
+        return said
+
+    assert within(service, ask) == ["1", "3", "3", "1"]
+
+
 def test_zones_that_cannot_be_drawn_are_a_sentence(predictor: Predictor, settings: Serve) -> None:
     def broken(_: Predictor) -> dict[str, Any]:
         raise TripDurationError("data/zones.parquet can't be read.")

@@ -37,12 +37,12 @@ SECONDS = 10.0  # that anything on the page may take
 
 
 @pytest.fixture(scope="module")
-def plane(tmp_path_factory: pytest.TempPathFactory, root: Path, course: Served) -> dict[str, Any]:
+def plane(tmp_path_factory: pytest.TempPathFactory, root: Path) -> dict[str, Any]:
     """The simulated city's map."""
     folder = tmp_path_factory.mktemp("repository")
     write_bytes((root / "params.yaml").read_bytes(), folder / "params.yaml")
     write_parquet(city(42).zones(), folder / "data" / "zones.parquet")
-    return zone_map.zones(folder, course)
+    return zone_map.zones(folder, None)
 
 
 class Service:

@@ -12,15 +12,11 @@ import pyarrow as pa
 import pytest
 import shapely
 from shapely.affinity import affine_transform
-from tests.service.conftest import drawn
 
 from service import zone_map
-from service.predictor import table
 from trip_duration.errors import TripDurationError
-from trip_duration.features import FeatureBuilder
-from trip_duration.files import write_bytes, write_json, write_parquet
+from trip_duration.files import write_bytes, write_parquet
 from trip_duration.geometry import ZONES, projected
-from trip_duration.registry import Served
 from trip_duration.sources.simulated import city
 from trip_duration.zones import load_zones
 
@@ -45,15 +41,6 @@ def place(tmp_path: Path, root: Path) -> Place:
         return tmp_path
 
     return make
-
-
-def knowing(folder: Path, places: np.ndarray) -> Served:
-    """A model that knows these places; of places that are nowhere one that needs none."""
-    preset = "booking" if np.isfinite(places).any() else "course"
-    trips = table(drawn(60)).append_column("duration", pa.array(np.full(60, 9.0)))
-    builder = FeatureBuilder.fit([trips], preset=preset, places=places)
-    write_json(builder.to_json(), folder / "features.json")
-    return Served("1", folder, "0" * 12, "green", preset, ("2024-01",))
 
 
 def places_of(zones: pa.Table) -> np.ndarray:
@@ -94,7 +81,7 @@ def check(plane: dict) -> None:
 
 def test_the_simulated_city_is_cells_around_its_zones(place: Place, tmp_path: Path) -> None:
     zones = city(42).zones()
-    plane = zone_map.zones(place(written=zones), knowing(tmp_path, places_of(zones)))
+    plane = zone_map.zones(place(written=zones), places_of(zones))
     check(plane)
     assert plane["kind"] == "schematic"
     kept = [(zone["zone"], zone["borough"], zone["name"]) for zone in plane["zones"]]
@@ -111,7 +98,7 @@ def test_the_simulated_city_is_cells_around_its_zones(place: Place, tmp_path: Pa
 
 def test_cells_do_not_overlap_and_boroughs_have_water_between(place: Place, tmp_path: Path) -> None:
     zones = city(42).zones()
-    plane = zone_map.zones(place(written=zones), knowing(tmp_path, NOWHERE))
+    plane = zone_map.zones(place(written=zones), None)
     found = shapes(plane)
     whole = shapely.union_all(list(found.values()))
     assert whole.area == pytest.approx(sum(one.area for one in found.values()), rel=1e-3)
@@ -124,7 +111,7 @@ def test_cells_do_not_overlap_and_boroughs_have_water_between(place: Place, tmp_
 
 
 def test_it_is_the_same_each_time(place: Place, tmp_path: Path) -> None:
-    root, served = place(written=city(7).zones()), knowing(tmp_path, NOWHERE)
+    root, served = place(written=city(7).zones()), None
     assert orjson.dumps(zone_map.zones(root, served)) == orjson.dumps(zone_map.zones(root, served))
 
 
@@ -133,7 +120,7 @@ def test_without_shapes_the_model_says_where_the_zones_are(place: Place, tmp_pat
     rows = [f"{zone},Borough {zone % 2},Name {zone}" for zone in range(1, 264)]
     lookup.write_text("\n".join(["LocationID,Borough,Zone", *rows]))
     known = places_of(city(42).zones())
-    plane = zone_map.zones(place(lookup), knowing(tmp_path, known))
+    plane = zone_map.zones(place(lookup), known)
     check(plane)
     assert plane["kind"] == "schematic"
     assert len(shapes(plane)) == 263
@@ -149,7 +136,7 @@ def test_without_shapes_the_model_says_where_the_zones_are(place: Place, tmp_pat
 
 def test_a_model_of_another_city_is_drawn_as_it_knows_it(place: Place, tmp_path: Path) -> None:
     other = places_of(city(7).zones())
-    plane = zone_map.zones(place(written=city(42).zones()), knowing(tmp_path, other))
+    plane = zone_map.zones(place(written=city(42).zones()), other)
     check(plane)
     named = {zone["zone"]: zone["name"] for zone in plane["zones"] if zone["name"]}
     assert named == {264: "Unknown", 265: "Outside of the city"}
@@ -161,12 +148,12 @@ def test_a_model_of_another_city_is_drawn_as_it_knows_it(place: Place, tmp_path:
 def test_a_turned_and_mirrored_map_is_of_the_same_city(place: Place, tmp_path: Path) -> None:
     zones = city(42).zones()
     learned = 1.4 * places_of(zones)[:, ::-1] * [1, -1]
-    plane = zone_map.zones(place(written=zones), knowing(tmp_path, learned))
+    plane = zone_map.zones(place(written=zones), learned)
     assert plane["zones"][0]["name"] == zones["name"][0].as_py()
 
 
 def test_zones_that_are_nowhere_are_names_alone(place: Place, tmp_path: Path) -> None:
-    plane = zone_map.zones(place(), knowing(tmp_path, NOWHERE))
+    plane = zone_map.zones(place(), None)
     check(plane)
     assert len(plane["zones"]) == 265
     assert not shapes(plane)
@@ -186,7 +173,7 @@ def test_zones_that_are_nowhere_are_names_alone(place: Place, tmp_path: Path) ->
 def test_few_zones(place: Place, tmp_path: Path, at: list[list[float]], cells: int) -> None:
     places = NOWHERE.copy()
     places[1 : 1 + len(at)] = at
-    plane = zone_map.zones(place(), knowing(tmp_path, places))
+    plane = zone_map.zones(place(), places)
     check(plane)
     assert len(shapes(plane)) == cells
     assert [zone["zone"] for zone in plane["zones"] if zone["x"] is not None] == [
@@ -207,7 +194,7 @@ def tlc_shapes(tlc: Path) -> dict[int, shapely.Geometry]:
 def test_tlc_s_shapes_are_drawn_as_they_are(
     place: Place, tmp_path: Path, tlc: Path, tlc_shapes: dict[int, shapely.Geometry]
 ) -> None:
-    plane = zone_map.zones(place(tlc / "taxi_zones.geojson"), knowing(tmp_path, NOWHERE))
+    plane = zone_map.zones(place(tlc / "taxi_zones.geojson"), None)
     check(plane)
     assert plane["kind"] == "map"
     found = shapes(plane)
@@ -226,7 +213,7 @@ def test_tlc_s_shapes_are_drawn_as_they_are(
 
 
 def test_neighbours_keep_their_common_borders(place: Place, tmp_path: Path, tlc: Path) -> None:
-    plane = zone_map.zones(place(tlc / "taxi_zones.geojson"), knowing(tmp_path, NOWHERE))
+    plane = zone_map.zones(place(tlc / "taxi_zones.geojson"), None)
     found = list(shapes(plane).values())
     whole = shapely.union_all(found)
     assert sum(one.area for one in found) == pytest.approx(whole.area, rel=2e-3)
@@ -235,7 +222,7 @@ def test_neighbours_keep_their_common_borders(place: Place, tmp_path: Path, tlc:
 
 
 def test_zones_without_a_shape_may_be_chosen_still(place: Place, tmp_path: Path, tlc: Path) -> None:
-    plane = zone_map.zones(place(tlc / "taxi_zones.geojson"), knowing(tmp_path, NOWHERE))
+    plane = zone_map.zones(place(tlc / "taxi_zones.geojson"), None)
     nowhere = [zone for zone in plane["zones"] if zone["path"] is None]
     assert [(zone["zone"], zone["name"]) for zone in nowhere] == [
         (264, "Unknown"),
@@ -249,7 +236,7 @@ def test_a_path_in_the_settings_is_the_repository_s(
     (tmp_path / "shapes").mkdir()
     (tmp_path / "shapes" / "zones.geojson").symlink_to(tlc / "taxi_zones.geojson")
     monkeypatch.chdir("/")
-    plane = zone_map.zones(place("shapes/zones.geojson"), knowing(tmp_path, NOWHERE))
+    plane = zone_map.zones(place("shapes/zones.geojson"), None)
     assert plane["kind"] == "map"
 
 
@@ -258,7 +245,7 @@ def test_a_path_in_the_settings_is_the_repository_s(
 
 def test_shapes_that_cannot_be_had_are_a_schematic(place: Place, tmp_path: Path) -> None:
     root = place("http://127.0.0.1:1/taxi_zones.zip", city(42).zones())
-    plane = zone_map.zones(root, knowing(tmp_path, NOWHERE))
+    plane = zone_map.zones(root, None)
     assert plane["kind"] == "schematic"
     assert len(shapes(plane)) == 263
 
@@ -266,7 +253,7 @@ def test_shapes_that_cannot_be_had_are_a_schematic(place: Place, tmp_path: Path)
 def test_shapes_that_cannot_be_read_are_a_sentence(place: Place, tmp_path: Path) -> None:
     (tmp_path / "zones.geojson").write_text("no zones")
     with pytest.raises(TripDurationError, match=r"data\.zones"):
-        zone_map.zones(place("zones.geojson"), knowing(tmp_path, NOWHERE))
+        zone_map.zones(place("zones.geojson"), None)
 
 
 @pytest.mark.parametrize("broken", ["bytes", "columns"])
@@ -277,17 +264,4 @@ def test_what_ingest_wrote_and_is_broken_is_a_sentence(
     if broken == "bytes":
         (root / "data" / "zones.parquet").write_bytes(b"PAR1")
     with pytest.raises(TripDurationError, match=r"zones.parquet is no file of zones.*make train"):
-        zone_map.zones(root, knowing(tmp_path, NOWHERE))
-
-
-@pytest.mark.parametrize("text", [None, "", "{", "[]"])
-def test_a_model_s_file_that_is_broken_is_a_sentence(
-    place: Place, tmp_path: Path, text: str | None
-) -> None:
-    served = knowing(tmp_path, NOWHERE)
-    if text is None:
-        (tmp_path / "features.json").unlink()
-    else:
-        (tmp_path / "features.json").write_text(text)
-    with pytest.raises(TripDurationError):
-        zone_map.zones(place(), served)
+        zone_map.zones(root, None)
