@@ -310,6 +310,56 @@ def test_a_run_can_be_described(server: Server) -> None:
     assert score("2024-01") == "score month 2024-01"
 
 
+KILLED = """
+import os, sys, time
+from types import SimpleNamespace
+from trip_duration.orchestration import run, stage_flow, task
+
+@task
+def work():
+    if sys.argv[2] == "killed":
+        time.sleep(2)  # until Prefect has heard of the task
+        os._exit(9)
+
+@stage_flow("train")
+def train(params):
+    work()
+
+local = SimpleNamespace(runner="local", distributed_training=False)
+data = SimpleNamespace(span=f"{sys.argv[2]} {sys.argv[3]}")
+run(train, SimpleNamespace(engine=local, data=data), sys.argv[1])
+"""
+
+
+def test_the_run_of_a_stage_that_was_killed_has_crashed(server: Server, tmp_path: Path) -> None:
+    source = str(Path(orchestration.__file__).parents[1])
+
+    def stage(end: str, number: int) -> int:
+        words = [sys.executable, "-c", KILLED, str(tmp_path), end, str(number)]
+        return subprocess.run(
+            words, env=os.environ | {"PYTHONPATH": source}, check=False
+        ).returncode
+
+    def states(kind: str, end: str, number: int) -> list[str]:
+        runs = {"name": {"any_": [f"train {end} {number}"]}}
+        return [found["state_name"] for found in post(server, kind, flow_runs=runs)]
+
+    assert stage("killed", 1) == 9
+    assert stage("ended", 2) == 0
+    assert states("flow_runs", "killed", 1) == ["Crashed"]
+    assert eventually(lambda: states("task_runs", "killed", 1) == ["Crashed"], 10)
+    assert states("flow_runs", "ended", 2) == ["Completed"]
+    assert list((tmp_path / ".cache/runs").iterdir()) == []
+    # What Prefect does not know, as after its database was removed, is forgotten.
+    assert stage("killed", 3) == 9
+    [note] = (tmp_path / ".cache/runs").iterdir()
+    note.with_stem("no-run").write_bytes(note.read_bytes())
+    note.rename(note.with_stem("b" * 8 + "-0000-4000-8000-000000000000"))
+    assert stage("ended", 4) == 0
+    assert states("flow_runs", "killed", 3) == ["Running"]
+    assert list((tmp_path / ".cache/runs").iterdir()) == []
+
+
 def test_an_artifact_key_is_checked() -> None:
     with pytest.raises(ValueError, match="Set Aside"):
         orchestration.markdown("Set Aside", "text")

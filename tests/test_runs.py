@@ -32,15 +32,20 @@ def test_a_killed_process_leaves_a_note_of_the_dead(tmp_path: Path) -> None:
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 9
     assert runs.lives_on(tmp_path, "one") is False
+    with runs.noted(tmp_path, "other"), runs.noted(tmp_path, "third", runs.STAGE):
+        assert runs.killed(tmp_path, runs.SCHEDULED) == ["one"]
+        assert runs.killed(tmp_path, runs.STAGE) == []
     runs.forget(tmp_path, "one")
     assert runs.lives_on(tmp_path, "one") is None
+    assert runs.killed(tmp_path, runs.SCHEDULED) == []
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": "x"}', '{"pid": 1}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": "x"}', '{"pid": 1, "kind": "scheduled"}'])
 def test_a_note_that_makes_no_sense_is_none(tmp_path: Path, text: str) -> None:
     with runs.noted(tmp_path, "one"):
         (tmp_path / runs.FOLDER / "one.json").write_text(text)
         assert runs.lives_on(tmp_path, "one") is None
+        assert runs.killed(tmp_path, runs.SCHEDULED) == []
 
 
 def test_another_process_of_the_same_number_is_not_it(tmp_path: Path) -> None:

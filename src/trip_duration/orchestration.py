@@ -27,18 +27,19 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
+from uuid import UUID
 
-from trip_duration import interrupts
+from trip_duration import interrupts, runs
 from trip_duration.errors import SourceError, TripDurationError, redacted
 from trip_duration.processes import asker, lives, living
 
 if TYPE_CHECKING:
     import psutil
-    from prefect import Flow
+    from prefect import Flow, State
 
     from trip_duration.cluster import Cluster
     from trip_duration.params import Params
@@ -337,16 +338,48 @@ def run(flow: Any, params: "Params", root: str | Path) -> None:
         The repository's folder.
     """
     global _cluster
-    if not uses_cluster(flow.name, params):
-        flow(params)
-        return
-    from trip_duration import cluster
+    home = Path(root)
+    _end_killed(home)
+    with ExitStack() as notes:
 
-    with cluster.opened(params.engine, root) as _cluster:
-        try:
-            flow.with_options(task_runner=_cluster.task_runner())(params)
-        finally:
-            _cluster = None
+        def note(_flow: Any, run: Any, _state: Any) -> None:
+            notes.enter_context(runs.noted(home, str(run.id), runs.STAGE))
+
+        flow = flow.with_options(on_running=[note])
+        if not uses_cluster(flow.name, params):
+            flow(params)
+            return
+        from trip_duration import cluster
+
+        with cluster.opened(params.engine, root) as _cluster:
+            try:
+                flow.with_options(task_runner=_cluster.task_runner())(params)
+            finally:
+                _cluster = None
+
+
+def _end_killed(root: Path) -> None:
+    """Have Prefect say of stages that were killed that they crashed: nobody else tells it."""
+    dead = runs.killed(root, runs.STAGE)
+    if not dead:
+        return
+    from prefect import get_client
+    from prefect.client.schemas import filters
+    from prefect.exceptions import ObjectNotFound
+    from prefect.states import Crashed
+
+    with get_client(sync_client=True) as client:
+        for run in dead:
+            crashed: State[None] = Crashed(message="Its process was killed.")
+            with suppress(ObjectNotFound, ValueError):  # no note of ours
+                found = client.read_flow_run(UUID(run))
+                if found.state is None or not found.state.is_final():
+                    client.set_flow_run_state(found.id, crashed, force=True)
+                mine = filters.FlowRunFilter(id=filters.FlowRunFilterId(any_=[found.id]))
+                for part in client.read_task_runs(flow_run_filter=mine):
+                    if part.state is None or not part.state.is_final():
+                        client.set_task_run_state(part.id, crashed, force=True)
+            runs.forget(root, run)
 
 
 def on_cluster() -> "Cluster | None":

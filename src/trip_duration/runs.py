@@ -1,26 +1,30 @@
-"""Which process does a scheduled run, so that the next worker knows which runs were killed."""
+"""Which process does a run, so that those who come next know which runs were killed."""
 
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from trip_duration.files import write_json
 from trip_duration.processes import living
 
-__all__ = ["forget", "lives_on", "noted"]
+__all__ = ["forget", "killed", "lives_on", "noted"]
 
 FOLDER = Path(".cache/runs")
+SCHEDULED = "scheduled"  # a run that a worker does, and the next one takes up
+STAGE = "stage"  # one that nobody takes up: the next is another
 
 
 @contextmanager
-def noted(root: Path, run: str) -> Iterator[None]:
+def noted(root: Path, run: str, kind: str = SCHEDULED) -> Iterator[None]:
     """Note that this process does a run, until the block ends; a kill leaves the note."""
     import psutil
 
     this = psutil.Process()
-    write_json({"pid": this.pid, "created": this.create_time()}, _note(root, run))
+    note = {"kind": kind, "pid": this.pid, "created": this.create_time()}
+    write_json(note, _note(root, run))
     try:
         yield
     finally:
@@ -29,18 +33,33 @@ def noted(root: Path, run: str) -> Iterator[None]:
 
 def lives_on(root: Path, run: str) -> bool | None:
     """Whether the process that does a run lives; None where no process has noted that it does."""
-    path = _note(root, run)
-    try:
-        note = json.loads(path.read_text(encoding="utf-8"))
-        pid, created = int(note["pid"]), float(note["created"])
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
-    return living(pid, created) is not None
+    note = _read(_note(root, run))
+    return None if note is None else note.lives
+
+
+def killed(root: Path, kind: str) -> list[str]:
+    """The runs of a kind whose process is gone, and has not said that it ended."""
+    notes = {path.stem: _read(path) for path in sorted((root / FOLDER).glob("*.json"))}
+    return [run for run, note in notes.items() if note and note.kind == kind and not note.lives]
 
 
 def forget(root: Path, run: str) -> None:
     """Remove a run's note."""
     _note(root, run).unlink(missing_ok=True)
+
+
+class _Note(NamedTuple):
+    kind: str
+    lives: bool
+
+
+def _read(path: Path) -> _Note | None:
+    try:
+        note = json.loads(path.read_text(encoding="utf-8"))
+        kind, pid, created = str(note["kind"]), int(note["pid"]), float(note["created"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return _Note(kind, living(pid, created) is not None)
 
 
 def _note(root: Path, run: str) -> Path:

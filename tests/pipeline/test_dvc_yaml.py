@@ -11,7 +11,16 @@ from ruamel.yaml import YAML
 
 STAGES = ("ingest", "featurize", "search", "train", "evaluate")
 # What leaves no trace in what a stage writes: how it is run, tracked and spoken of.
-AROUND = {"cluster", "errors", "interrupts", "orchestration", "params", "processes", "tracking"}
+AROUND = {
+    "cluster",
+    "errors",
+    "interrupts",
+    "orchestration",
+    "params",
+    "processes",
+    "runs",
+    "tracking",
+}
 WHO = {f"engine.{name}" for name in ("runner", "dask_scheduler", "workers", "storage")}
 # What the stages know nothing of: it is for what is done with the model.
 AFTER = ("monitor.", "promotion.", "retrain.", "serve.")
