@@ -32,7 +32,8 @@ def test_a_killed_process_leaves_a_note_of_the_dead(tmp_path: Path) -> None:
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 9
     assert runs.lives_on(tmp_path, "one") is False
-    with runs.noted(tmp_path, "other"), runs.noted(tmp_path, "third", runs.STAGE):
+    runs.note(tmp_path, "third", runs.STAGE)
+    with runs.noted(tmp_path, "other"):
         assert runs.killed(tmp_path, runs.SCHEDULED) == ["one"]
         assert runs.killed(tmp_path, runs.STAGE) == []
     runs.forget(tmp_path, "one")

@@ -27,8 +27,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 from uuid import UUID
@@ -340,12 +341,9 @@ def run(flow: Any, params: "Params", root: str | Path) -> None:
     global _cluster
     home = Path(root)
     _end_killed(home)
-    with ExitStack() as notes:
-
-        def note(_flow: Any, run: Any, _state: Any) -> None:
-            notes.enter_context(runs.noted(home, str(run.id), runs.STAGE))
-
-        flow = flow.with_options(on_running=[note])
+    noted: list[str] = []
+    flow = flow.with_options(on_running=[partial(_note, home, noted)])
+    try:
         if not uses_cluster(flow.name, params):
             flow(params)
             return
@@ -356,6 +354,15 @@ def run(flow: Any, params: "Params", root: str | Path) -> None:
                 flow.with_options(task_runner=_cluster.task_runner())(params)
             finally:
                 _cluster = None
+    finally:
+        for each in noted:
+            runs.forget(home, each)
+
+
+def _note(root: Path, noted: list[str], _flow: Any, run: Any, _state: Any) -> None:
+    """Note, as a run of a stage begins, that this process does it."""
+    noted.append(str(run.id))
+    runs.note(root, noted[-1], runs.STAGE)
 
 
 def _end_killed(root: Path) -> None:

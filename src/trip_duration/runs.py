@@ -10,21 +10,26 @@ from typing import NamedTuple
 from trip_duration.files import write_json
 from trip_duration.processes import living
 
-__all__ = ["forget", "killed", "lives_on", "noted"]
+__all__ = ["forget", "killed", "lives_on", "note", "noted"]
 
 FOLDER = Path(".cache/runs")
 SCHEDULED = "scheduled"  # a run that a worker does, and the next one takes up
 STAGE = "stage"  # one that nobody takes up: the next is another
 
 
-@contextmanager
-def noted(root: Path, run: str, kind: str = SCHEDULED) -> Iterator[None]:
-    """Note that this process does a run, until the block ends; a kill leaves the note."""
+def note(root: Path, run: str, kind: str) -> None:
+    """Note that this process does a run, of the kind `SCHEDULED` or `STAGE`."""
     import psutil
 
     this = psutil.Process()
-    note = {"kind": kind, "pid": this.pid, "created": this.create_time()}
-    write_json(note, _note(root, run))
+    made = {"kind": kind, "pid": this.pid, "created": this.create_time()}
+    write_json(made, _path(root, run))
+
+
+@contextmanager
+def noted(root: Path, run: str) -> Iterator[None]:
+    """`note` a scheduled run until the block ends; a kill leaves the note."""
+    note(root, run, SCHEDULED)
     try:
         yield
     finally:
@@ -33,8 +38,8 @@ def noted(root: Path, run: str, kind: str = SCHEDULED) -> Iterator[None]:
 
 def lives_on(root: Path, run: str) -> bool | None:
     """Whether the process that does a run lives; None where no process has noted that it does."""
-    note = _read(_note(root, run))
-    return None if note is None else note.lives
+    found = _read(_path(root, run))
+    return None if found is None else found.lives
 
 
 def killed(root: Path, kind: str) -> list[str]:
@@ -45,7 +50,7 @@ def killed(root: Path, kind: str) -> list[str]:
 
 def forget(root: Path, run: str) -> None:
     """Remove a run's note."""
-    _note(root, run).unlink(missing_ok=True)
+    _path(root, run).unlink(missing_ok=True)
 
 
 class _Note(NamedTuple):
@@ -62,7 +67,7 @@ def _read(path: Path) -> _Note | None:
     return _Note(kind, living(pid, created) is not None)
 
 
-def _note(root: Path, run: str) -> Path:
+def _path(root: Path, run: str) -> Path:
     if not run or os.sep in run:
         raise ValueError(f"{run!r} is no run's id")
     return root / FOLDER / f"{run}.json"
