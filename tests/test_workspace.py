@@ -6,10 +6,12 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
+from tests.turns import check_that_the_second_waits
 
 from trip_duration import params
 from trip_duration.errors import TripDurationError
@@ -180,17 +182,4 @@ def test_a_command_that_is_interrupted_leaves_nothing_behind(repository: Path) -
 
 
 def test_a_second_run_waits_for_the_first(repository: Path) -> None:
-    order: list[str] = []
-    waits = threading.Event()
-
-    def second() -> None:
-        with opened(repository, waits.set):
-            order.append("second")
-
-    with opened(repository):
-        thread = threading.Thread(target=second)
-        thread.start()
-        assert waits.wait(20)
-        order.append("first")
-    thread.join(timeout=20)
-    assert order == ["first", "second"]
+    check_that_the_second_waits(partial(opened, repository))

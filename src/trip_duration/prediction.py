@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from trip_duration.features import FeatureBuilder
 
-__all__ = ["FILES", "Model", "load", "predict_features", "predict_minutes", "predict_quantiles"]
+__all__ = ["FILES", "Model", "load", "predict_features", "predict_minutes"]
 
 FILES = ("model.ubj", "features.json", "intervals.ubj", "intervals.json")
 """The files of a model: the booster, the features, the quantiles and their calibration."""
@@ -144,14 +144,6 @@ def predict_features(
     What `training.predict` says, none below 0.
     """
     return np.maximum(_said(builder.matrix(features), booster, builder), 0.0)
-
-
-def predict_quantiles(
-    features: "pa.Table", quantiles: "xgb.Booster", builder: "FeatureBuilder"
-) -> tuple[np.ndarray, np.ndarray]:
-    """Predict the lower and the upper quantile, in minutes, before they are calibrated."""
-    said = _said(builder.matrix(features), quantiles, builder).reshape(-1, 2)
-    return said[:, 0], said[:, 1]
 
 
 def _said(
