@@ -110,3 +110,31 @@ def test_a_process_ends_with_the_one_it_was_started_by(root: Path) -> None:
     code, said, _ = ended(process)
     other.communicate()
     assert (code, said) == (-signal.SIGINT, "")
+
+
+def test_a_failure_after_the_end_of_the_one_it_was_started_by_is_that_end(root: Path) -> None:
+    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    work = """
+with unwrapped():
+    while lives(psutil.Process(int(sys.argv[1]))):
+        pass
+    raise ValueError("a server that ends with it as well was gone")
+"""
+    before = f"import psutil; from trip_duration.interrupts import *; sys.argv.append({other.pid})"
+    before += "; from trip_duration.processes import lives"
+    process = started(root, f"{before}; listen(); end_with({other.pid})", work)
+    other.kill()
+    code, said, complaint = ended(process)
+    other.communicate()
+    assert (code, said) == (-signal.SIGINT, ""), complaint
+    assert complaint.endswith("KeyboardInterrupt\n")
+
+
+def test_a_failure_beside_the_one_it_was_started_by_stays_what_it_is(root: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        before = "from trip_duration.interrupts import *; listen()"
+        work = "with unwrapped():\n    raise ValueError('a reason')"
+        process = started(root, f"{before}; end_with({other.pid})", work)
+        code, _, complaint = ended(process)
+        other.kill()
+    assert (code, complaint.splitlines()[-1]) == (1, "ValueError: a reason")

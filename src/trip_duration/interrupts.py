@@ -12,15 +12,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from trip_duration.processes import lives
+
+if TYPE_CHECKING:
+    import psutil
 
 __all__ = ["INTERRUPTED", "end_in_time", "end_with", "listen", "unwrapped"]
 
 INTERRUPTED = 130  # the exit code of what Ctrl-C has ended, in every shell
 POLL = 0.5  # seconds between two looks at a process
+NOTICE = 10.0  # seconds within which the end of a process is noticed, however busy the machine is
 _came = threading.Event()
+_above: "list[psutil.Process]" = []  # those with which this process ends
 
 
 def listen() -> None:
@@ -39,11 +44,15 @@ def unwrapped() -> Iterator[None]:
     """Make KeyboardInterrupt again of what an interruption became on its way.
 
     A library whose C or Rust calls back into Python raises an exception of its own in place of
-    whatever came out of there, as Pydantic does. It is the cause of what is raised here.
+    whatever came out of there, as Pydantic does. And what fails once the process of `end_with` is
+    gone may fail because of it, as a call to a server that ended with that process as well, before
+    the interruption came. The exception is the cause of what is raised here.
     """
     try:
         yield
     except Exception as error:
+        if not _came.is_set() and not all(map(lives, _above)):
+            time.sleep(NOTICE)  # until it comes: a second one would find this process at its end
         if _came.is_set():
             raise KeyboardInterrupt from error
         raise
@@ -89,6 +98,7 @@ def end_with(pid: int) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     other = psutil.Process(pid)
+    _above.append(other)
     threading.Thread(target=wait, name="end with", daemon=True).start()
 
 
