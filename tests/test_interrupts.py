@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from trip_duration.interrupts import unwrapped
+from trip_duration.interrupts import end_with, unwrapped
 
 BUSY = """
 import hashlib, sys
@@ -110,6 +110,13 @@ def test_a_process_ends_with_the_one_it_was_started_by(root: Path) -> None:
     code, said, _ = ended(process)
     other.communicate()
     assert (code, said) == (-signal.SIGINT, "")
+
+
+def test_one_that_is_gone_already_interrupts_at_once() -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as other:
+        other.wait()
+    with pytest.raises(KeyboardInterrupt):
+        end_with(other.pid)
 
 
 def test_a_failure_after_the_end_of_the_one_it_was_started_by_is_that_end(root: Path) -> None:

@@ -80,6 +80,8 @@ def _run(name: str) -> None:
     dvc = processes.asker()
     if dvc != os.getpid():
         interrupts.end_with(dvc)
+    elif processes.abandoned():
+        raise KeyboardInterrupt
     settings = params.load()
     readiness.check(settings)
     if orchestration.uses_cluster(name, settings):

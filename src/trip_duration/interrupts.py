@@ -88,7 +88,8 @@ def end_in_time(seconds: float, say: Callable[[], object]) -> None:
 def end_with(pid: int) -> None:
     """Have this process interrupted when the process ``pid`` is gone.
 
-    Otherwise a stage whose DVC was killed would go on alone, and write beside the next run.
+    Otherwise a stage whose DVC was killed would go on alone, and write beside the next run. One
+    that is gone already interrupts it here.
     """
     import psutil
 
@@ -97,7 +98,10 @@ def end_with(pid: int) -> None:
             time.sleep(POLL)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    other = psutil.Process(pid)
+    try:
+        other = psutil.Process(pid)
+    except psutil.NoSuchProcess:
+        _interrupt()
     _above.append(other)
     threading.Thread(target=wait, name="end with", daemon=True).start()
 

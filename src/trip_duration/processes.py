@@ -1,5 +1,6 @@
 """Other processes: whether one lives, and which of those above this one is DVC."""
 
+import os
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import psutil
 
-__all__ = ["asker", "is_dvc", "lives", "living"]
+__all__ = ["abandoned", "asker", "is_dvc", "lives", "living"]
 
 CLOCK = 2.0  # seconds by which two readings of one process's start may differ
 
@@ -40,6 +41,15 @@ def asker() -> int:
 
     this = psutil.Process()
     return next((above.pid for above in this.parents() if is_dvc(above)), this.pid)
+
+
+def abandoned() -> bool:
+    """Whether a DVC started this stage and was gone before the stage could look for it.
+
+    DVC names the stage in the environment and leaves it in its own session; init, or who else takes
+    a dead process's children over, has another.
+    """
+    return "DVC_STAGE" in os.environ and os.getsid(os.getppid()) != os.getsid(0)
 
 
 def is_dvc(process: "psutil.Process") -> bool:
