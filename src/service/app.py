@@ -163,6 +163,7 @@ def app(
             train_months=list(now.served.train_months),
             level=now.model.calibration.level,
             uses_distance=now.uses_distance,
+            max_trips=settings.max_trips,
             trouble=models.trouble,
         )
         return Response(found.model_dump_json(), media_type=_JSON)

@@ -164,6 +164,7 @@ class Readiness(BaseModel):
     train_months: list[str] = Field(description="What it learned from.")
     level: float = Field(description="The share of trips that their interval should hold.")
     uses_distance: bool = Field(description="Whether trip_distance changes what it says.")
+    max_trips: int = Field(description="How many trips a request to /predict may list.")
     trouble: str | None = Field(
         description="Why a newer model does not answer or is not known; null if all is well."
     )

@@ -258,7 +258,7 @@ def test_other_paths_are_not_there(service: FastAPI, path: str) -> None:
 # -- what else it says ---------------------------------------------------------------------------
 
 
-def test_ready_says_which_model_answers(service: FastAPI, first: Served) -> None:
+def test_ready_says_which_model_answers(service: FastAPI, settings: Serve, first: Served) -> None:
     found = get(service, "/ready").json()
     assert found.pop("since").endswith("+00:00")
     assert found == {
@@ -269,6 +269,7 @@ def test_ready_says_which_model_answers(service: FastAPI, first: Served) -> None
         "train_months": ["2024-01"],
         "level": 0.9,
         "uses_distance": True,
+        "max_trips": settings.max_trips,
         "trouble": None,
     }
 

@@ -338,6 +338,23 @@ def test_the_fields_are_enough_where_there_is_no_map(
         other.stop()
 
 
+def test_a_day_is_asked_for_in_as_many_requests_as_it_takes(
+    service: Service, browser: Any, settings: Serve, first: Served
+) -> None:
+    other = Service(settings.model_copy(update={"max_trips": 40}), service.plane, first)
+    other.wait()
+    opened = Page(browser, other.address)
+    try:
+        opened.open(f"from={FROM}&to={TO}&at={AT}")
+        opened.answers(one(service))
+        assert opened.says("#day-summary").startswith("Quickest: ")
+        assert sum(url.endswith("/predict") for url in opened.asked) == 3  # of 97 trips
+        opened.check()
+    finally:
+        opened.context.close()
+        other.stop()
+
+
 def test_zones_that_are_on_no_map_may_be_chosen(page: Open, service: Service) -> None:
     opened = page().open(f"from={FROM}&to={TO}&at={AT}")
     opened.view.fill("#to", "outside")

@@ -51,10 +51,15 @@ async function refusal(response) {
   return `The service could not answer (${response.status}). Try again in a moment.${reason}`;
 }
 
-function predict(trips, signal) {
+/** The answers for some trips, in as many requests as the service wants for them. */
+async function predict(trips, signal) {
   const headers = { "Content-Type": "application/json" };
-  const body = JSON.stringify(trips);
-  return fetched("predict", { method: "POST", headers, body, signal });
+  const answers = [];
+  for (let at = 0; at < trips.length; at += most) {
+    const body = JSON.stringify(trips.slice(at, at + most));
+    answers.push(...(await fetched("predict", { method: "POST", headers, body, signal })));
+  }
+  return answers;
 }
 
 // Asking: the trip itself, and the whole day unless the curve shows it already
@@ -63,6 +68,7 @@ let asking = new AbortController();
 let waiting = 0;
 let shown = { key: null, version: null }; // of the curve
 let model = {}; // what /ready says of the model that answered last
+let most = Infinity; // trips that the service takes in a request
 
 const day = curve(find("day"), (minute, answer) => {
   state.time = timeOf(minute);
@@ -118,6 +124,7 @@ async function meet(version) {
   const found = await fetched("ready").catch(() => ({}));
   // Between two requests another may have been promoted: then the next answer says so.
   model = version === undefined || found.model_version === version ? found : {};
+  most = found.max_trips ?? most;
   find("miles").parentElement.hidden = model.uses_distance === false;
 }
 
@@ -252,7 +259,7 @@ async function start() {
     ]),
   );
   if (plane.zones.some((zone) => zone.path)) openMap(plane);
-  meet();
+  await meet();
   restore();
   listen();
 }
