@@ -433,6 +433,17 @@ def test_a_line_that_was_cut_short_spoils_no_other(
     assert [entry["version"] for entry in registry.journal(house)] == ["1", "2"]
 
 
+def test_one_that_became_champion_again_is_gone_back_to(
+    house: Path, workspaces: dict[int, Path], root: Path, tmp_path: Path
+) -> None:
+    with registry._registry(house) as client:
+        assert client is not None
+        client.set_model_version_tag(MODEL, "1", "rolled_back", "2024-05-01")  # and made champion
+    assert quietly(house, workspaces[BETTER]).promoted
+    assert "rolled_back" not in versions(house)["1"]
+    assert registry.rollback(house).version == "1"
+
+
 # -- kills ---------------------------------------------------------------------------------------
 
 
@@ -480,6 +491,22 @@ def test_a_kill_at_any_moment_is_made_good(
         assert one["after"] == expected, one
 
 
+def test_a_version_has_its_aliases_once_all_else_is_done(
+    house: Path, workspaces: dict[int, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    for moment in ("_judge", "_write_down"):
+        with monkeypatch.context() as patch:
+            patch.setattr(registry, moment, killed)
+            with pytest.raises(KeyboardInterrupt):
+                quietly(house, workspaces[BETTER], aliases=["model-2024-06"])
+        assert not registry.has_alias(house, "model-2024-06")
+    assert quietly(house, workspaces[BETTER], aliases=["model-2024-06"]).promoted
+    assert registry.has_alias(house, "model-2024-06")
+
+
 # -- following -----------------------------------------------------------------------------------
 
 
@@ -487,7 +514,7 @@ def test_those_who_follow_see_each_change(
     house: Path, workspaces: dict[int, Path], tmp_path: Path
 ) -> None:
     stop = threading.Event()
-    following = registry.follow(house, 0.01, stop)
+    following = registry.follow(house, 0.01, str, stop)
     assert next(following).version == "1"
     quietly(house, workspaces[BETTER])
     assert next(following).version == "2"
@@ -502,9 +529,9 @@ def test_a_registry_that_fails_keeps_what_is_served(
     house: Path,
     workspaces: dict[int, Path],
     monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    following = registry.follow(house, 0.01)
+    said: list[str] = []
+    following = registry.follow(house, 0.01, said.append)
     assert next(following).version == "1"
     quietly(house, workspaces[BETTER])
     current, times = registry._current, iter(range(5))
@@ -516,8 +543,40 @@ def test_a_registry_that_fails_keeps_what_is_served(
 
     monkeypatch.setattr(registry, "_current", fails)
     assert next(following).version == "2"
-    said = [one.message for one in caplog.records if one.name == registry.__name__]
     assert said == ["MLflow's registry failed. Until then it is 1 that is served."]
+    monkeypatch.setattr(registry, "_current", current)
+    quietly(house, workspaces[GOOD])
+    registry.rollback(house)
+    assert next(following).version == "1"
+    assert said[1:] == [""]  # it works again
+
+
+def test_a_registry_that_fails_at_first_leaves_the_champion_found_last(
+    house: Path, workspaces: dict[int, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(workspaces[POOR] / "models", house / "models")
+    shutil.copy(workspaces[POOR] / "params.yaml", house / "params.yaml")
+    known = registry.champion(house)
+    store = house / ".mlflow/mlflow.db"
+    whole = store.read_bytes()
+    store.write_bytes(b"no database at all" * 100)
+    said: list[str] = []
+    stop = threading.Event()
+    following = registry.follow(
+        house, 0.01, lambda trouble: (said.append(trouble), stop.set()), stop
+    )
+    assert list(following) == [known]
+    assert "Until then it is 1 that is served." in said[0]
+
+    with monkeypatch.context() as patch:  # another registry never had it
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{house / 'another.db'}")
+        assert registry._remembered(house) is None
+    store.write_bytes(whole)
+    with registry._registry(house) as client:
+        assert client is not None
+        client.delete_registered_model_alias(MODEL, "champion")
+    assert registry.champion(house) is None
+    assert registry._remembered(house) is None
 
 
 def test_without_a_registry_the_model_in_models_is_followed_once_it_is_whole(
@@ -534,11 +593,18 @@ def test_without_a_registry_the_model_in_models_is_followed_once_it_is_whole(
         write_json({"stages": {"train": {"deps": [], "outs": outs}}}, workspace / "dvc.lock")
 
     lock()
-    following = registry.follow(workspace, 0.01)
+    following = registry.follow(workspace, 0.01, str)
     before = next(following)
     assert before == registry.local(workspace)
     shutil.copy(workspaces[BETTER] / "models/model.ubj", workspace / "models/model.ubj")
     assert registry._current(workspace, before) == before  # dvc.lock does not know it yet
+    for use in (
+        registry.chosen,
+        registry.register,
+        lambda root: next(registry.follow(root, 1, str)),
+    ):
+        with pytest.raises(TripDurationError, match="which goes on from there"):
+            use(workspace)
     shutil.copy(workspaces[BETTER] / "models/intervals.json", workspace / "models/intervals.json")
     lock()
     after = next(following)

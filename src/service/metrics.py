@@ -106,6 +106,6 @@ class _OfModels:
         )
         yield CounterMetricFamily(
             "trip_duration_load_failures",
-            "Models that could not be loaded; the one before went on answering.",
+            "How often a champion could not be asked for or loaded; the one before went on.",
             value=models.failures,
         )

@@ -41,8 +41,8 @@ class Models:
     Parameters
     ----------
     follow : sequence of str
-        The command that prints the champion, as `command` makes it: `Served` as JSON lines,
-        which end when its stdin is closed.
+        The command that prints the champion, as `command` makes it: `Served` as JSON lines, and
+        ``trouble`` between them, which end when its stdin is closed.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class Models:
     trouble : str or None
         A sentence, while the champion is not known or can't be loaded.
     followed, failures : int
-        Models that took the place of another, and models that could not be loaded.
+        Models that took the place of another, and how often one could not be asked for or loaded.
     changed : callable or None
         Called with each model that begins to answer, in the thread that follows.
     """
@@ -90,18 +90,26 @@ class Models:
             before = self.current
             try:
                 self._read()
-            except TripDurationError as error:
+            except Exception as error:  # whatever it is, it must not end the following
                 if self._ended.is_set():
                     break
-                if self.current is not None and self.trouble != str(error):
-                    name = self.current.served.version
-                    _log.warning("%s Until then model %s answers.", error, name)
-                self.trouble = str(error)
+                self._fail(error)
             self._tried.set()
             if self.current is not before:
                 wait = SHORTEST
             self._ended.wait(wait)
             wait = min(2 * wait, LONGEST)
+
+    def _fail(self, error: Exception) -> None:
+        said = str(error)
+        if not isinstance(error, TripDurationError):
+            _log.exception("Following the champion failed unexpectedly.")
+            said = f"The champion can't be followed: {type(error).__name__}: {redacted(error)}"
+        elif self.current is not None and self.trouble != said:
+            name = self.current.served.version
+            _log.warning("%s Until then model %s answers.", said, name)
+        self.trouble = said
+        self.failures += 1
 
     def _read(self) -> None:
         """Start the process, and take its lines until it ends.
@@ -163,15 +171,17 @@ class Models:
 
     def _take(self, line: str) -> None:
         served = _parsed(line)
+        if isinstance(served, str):
+            if served:
+                _log.warning("%s", served)
+                self.failures += 1
+            self.trouble = served or None
+            return
         now = self.current
         if now and (now.served.version, now.served.digest) == (served.version, served.digest):
             self.trouble = None
             return
-        try:
-            new = load(served)
-        except TripDurationError:
-            self.failures += 1
-            raise
+        new = load(served)
         self.followed += now is not None
         self.current, self.trouble = new, None
         if self.changed:
@@ -179,9 +189,12 @@ class Models:
         self._tried.set()
 
 
-def _parsed(line: str) -> Served:
+def _parsed(line: str) -> Served | str:
+    """The model that a line names, or the trouble, which is over where it is empty."""
     try:
         said = json.loads(line)
+        if "trouble" in said:
+            return str(said["trouble"])
         return Served(
             version=str(said["version"]),
             folder=Path(said["folder"]),

@@ -85,17 +85,25 @@ def load(folder: str | Path = "models") -> Model:
     Raises
     ------
     TripDurationError
-        If one of them is not what its name says.
+        If one of them is not what its name says, or the trees are of other features.
     """
     from trip_duration.features import FeatureBuilder
 
     booster, features, quantiles, calibration = (Path(folder) / name for name in FILES)
-    return Model(
+    model = Model(
         booster=_data(load_booster, booster),
         builder=FeatureBuilder.from_json(_data(read_json, features)),
         quantiles=_data(load_booster, quantiles),
         calibration=Calibration.from_json(_data(read_json, calibration)),
     )
+    columns = model.builder.columns
+    for path, trees in ((booster, model.booster), (quantiles, model.quantiles)):
+        if trees.num_features() != len(columns) or (trees.feature_names or columns) != columns:
+            raise TripDurationError(
+                f"The {trees.num_features()} features of {path} are not the {len(columns)} of "
+                f"{features}: the files are of different models; run `make train` again."
+            )
+    return model
 
 
 def _data(read: Callable[[Path], T], path: Path) -> T:

@@ -10,7 +10,6 @@ next ends what a kill has cut short: an alias, a version's tags and the journal
 
 import hashlib
 import json
-import logging
 import os
 import shutil
 import sys
@@ -66,6 +65,7 @@ CHAMPION = "champion"
 CHALLENGER = "challenger"
 CACHE = Path(".cache/registry")  # has a folder for each of the versions that were fetched last
 KEPT = 5  # more than anybody reads at a time
+LAST = CACHE / "champion.json"  # the champion that was found last, for when nobody answers
 FOLDER = Path(".mlflow")
 JOURNAL = FOLDER / "promotions.jsonl"
 PROMOTED = "promoted"  # the tag that says how a version was judged
@@ -75,7 +75,6 @@ ROLLED_BACK = "rolled_back"  # the one that says when it was taken back
 LOCAL = "local-"  # begins what the model in models/ is called
 SAME = 0.001  # minutes by which two readings of one model's RMSE may differ
 
-_log = logging.getLogger(__name__)
 _ABSENT = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}  # no such model, no such alias
 
 
@@ -151,7 +150,10 @@ def champion(root: str | Path) -> Served | None:
     """
     with _registry(root) as client:
         version = None if client is None else _aliased(client, CHAMPION)
-        return None if version is None else _served(Path(root), version)
+        if version is None:
+            (Path(root) / LAST).unlink(missing_ok=True)
+            return None
+        return _remember(Path(root), _served(Path(root), version))
 
 
 def chosen(root: str | Path) -> Served:
@@ -160,15 +162,54 @@ def chosen(root: str | Path) -> Served:
     Raises
     ------
     TripDurationError
-        If there is neither, or as `champion` does.
+        If there is neither, or the files in ``models/`` are not those of one run, or as `champion`
+        does.
     """
-    found = champion(root) or local(root)
+    found = champion(root) or _own(Path(root))
     if found is None:
         raise TripDurationError(
             f"There is no model to serve in {root}: no champion in the registry, and models/ has "
             "not all of its files; run `make train`."
         )
     return found
+
+
+def _own(root: Path) -> Served | None:
+    """As `local`, where the files are those of one run."""
+    found = local(root)
+    if found is not None and not _is_whole(root):
+        raise TripDurationError(
+            f"The files in {root / 'models'} are not those that dvc.lock says came out of one run, "
+            "so they may not fit each other: a run is at work or was cut short; run `make train`, "
+            "which goes on from there."
+        )
+    return found
+
+
+def _remember(root: Path, served: Served) -> Served:
+    """Write down that a version is champion, and of which registry."""
+    said = {**asdict(served), "folder": str(served.folder), "registry": _store()}
+    write_json(said, root / LAST)
+    return served
+
+
+def _remembered(root: Path) -> Served | None:
+    """The champion as `_remember` wrote it down, if its files are still there."""
+    try:
+        said = read_json(root / LAST)
+        with _environment(root):
+            if said.pop("registry") != _store():
+                return None
+        months = tuple(said.pop("train_months"))
+        found = Served(**{**said, "folder": Path(said["folder"])}, train_months=months)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found if _holds(found.folder, found.digest) else None
+
+
+def _store() -> str:
+    """A name for the registry: two of them have versions of their own."""
+    return hashlib.sha256(os.environ["MLFLOW_TRACKING_URI"].encode()).hexdigest()[:12]
 
 
 def has_alias(root: str | Path, alias: str) -> bool:
@@ -458,7 +499,7 @@ def register(
         The folder whose ``params.yaml``, ``data/``, ``models/`` and ``metrics/`` are those of the
         model; left out, ``root``.
     aliases : sequence of str
-        Further aliases for the version.
+        Further aliases for the version, which has them once all else is done.
     say : callable
         Takes lines for a person.
 
@@ -480,13 +521,13 @@ def register(
             version = _create(client, model, workspace)
         else:
             say(f"These files are version {version.version} already (digest {model.digest}).")
-        for alias in aliases:
-            client.set_registered_model_alias(MODEL, alias, version.version)
         if _is_due(client, version, judges):
             client.set_registered_model_alias(MODEL, CHALLENGER, version.version)
             _judge(client, root, workspace, model, errors, str(version.version), judges)
             _finish(client, root)
             version = client.get_model_version(MODEL, version.version)
+        for alias in aliases:
+            client.set_registered_model_alias(MODEL, alias, version.version)
         present = _aliased(client, CHAMPION)
         return Registered(
             version=str(version.version),
@@ -501,7 +542,7 @@ def register(
 
 def _evaluated(workspace: Path) -> tuple[Served, dict[str, float]]:
     """The model in a workspace, and its errors on the split that judges."""
-    model = local(workspace)
+    model = _own(workspace)
     path = workspace / "metrics/evaluation.json"
     if model is None or not path.exists():
         raise TripDurationError(
@@ -542,6 +583,7 @@ def _create(client: "MlflowClient", model: Served, workspace: Path) -> "ModelVer
         model_id=model_id,
         tags={
             "digest": model.digest,
+            "source": settings.data.source,
             "taxi": model.taxi,
             "preset": model.preset,
             "train_months": " ".join(model.train_months),
@@ -639,13 +681,15 @@ def _judge(
         "notes": " ".join(verdict.notes),
         "verdict": json.dumps(verdict.to_json()),
     }
+    changes: dict[str, dict[str, str | None]] = {}
     if verdict.promoted and rival is not None:
         tags |= {PREVIOUS: rival.version}
+        changes[rival.version] = {ROLLED_BACK: None}  # if it was, it was made champion after that
     tags |= {PROMOTED: str(verdict.promoted).lower()}  # the last one: it says that all are there
     _write_down(
         root,
         champion=version if verdict.promoted else None,
-        tags={version: tags},
+        tags={**changes, version: dict(tags)},
         card={
             version: card(
                 settings,
@@ -817,7 +861,7 @@ def _write_down(
     root: Path,
     *,
     champion: str | None,
-    tags: dict[str, dict[str, str]],
+    tags: dict[str, dict[str, str | None]],
     card: dict[str, str],
     entry: dict[str, Any],
 ) -> None:
@@ -828,9 +872,8 @@ def _write_down(
 
 
 def _pending(root: Path) -> Path:
-    """Where a change of this registry is written down: another one has versions of its own."""
-    registry = hashlib.sha256(os.environ["MLFLOW_TRACKING_URI"].encode()).hexdigest()[:12]
-    return root / FOLDER / f"promotion-{registry}.json"
+    """Where a change of this registry is written down."""
+    return root / FOLDER / f"promotion-{_store()}.json"
 
 
 def _finish(client: "MlflowClient", root: Path) -> dict[str, Any] | None:
@@ -846,8 +889,10 @@ def _finish(client: "MlflowClient", root: Path) -> dict[str, Any] | None:
         if _version(client, version) is not None:
             client.update_model_version(MODEL, version, text)
     for version, tags in todo["tags"].items():
-        if _version(client, version) is not None:
-            for name, value in tags.items():
+        for name, value in tags.items() if _version(client, version) is not None else ():
+            if value is None:
+                client.delete_model_version_tag(MODEL, version, name)
+            else:
                 client.set_model_version_tag(MODEL, version, name, value)
     if todo["champion"] and _version(client, todo["champion"]) is not None:
         client.set_registered_model_alias(MODEL, CHAMPION, todo["champion"])
@@ -894,13 +939,16 @@ def _alone(root: Path) -> Iterator[None]:
 
 
 def follow(
-    root: str | Path, seconds: float, stop: threading.Event | None = None
+    root: str | Path,
+    seconds: float,
+    say: Callable[[str], object],
+    stop: threading.Event | None = None,
 ) -> Iterator[Served]:
     """Give the model that is to be served, at once and whenever it becomes another.
 
     That is the champion, else the model in ``models/`` once a run of the pipeline has ended.
-    What fails later than at once is logged, once, and tried again: a registry that does not answer
-    changes nothing.
+    A registry that does not answer changes nothing, and is asked again; where it does not answer
+    at first, it is the champion that was found last, else the model in ``models/``.
 
     Parameters
     ----------
@@ -908,6 +956,9 @@ def follow(
         The repository's folder.
     seconds : float
         Between two looks.
+    say : callable
+        Takes a sentence when following begins to fail, after the model that is served meanwhile was
+        given, and an empty one once it works again.
     stop : threading.Event, optional
         Ends it.
 
@@ -916,23 +967,23 @@ def follow(
     TripDurationError
         If there is no model at first.
     """
-    stop = stop or threading.Event()
+    root, stop = Path(root), stop or threading.Event()
     served: Served | None = None
     failed = ""
     while not stop.is_set():
         try:
-            found, trouble = _current(Path(root), served), ""
+            found, trouble = _current(root, served), ""
         except TripDurationError as error:
-            last = served or local(root)
+            last = served or _remembered(root) or _whole(root)
             if last is None:
                 raise
             found, trouble = last, str(error)
-        if trouble and trouble != failed:
-            _log.warning("%s Until then it is %s that is served.", trouble, found.version)
-        failed = trouble
         if found != served:
             served = found
             yield found
+        if trouble != failed:
+            say(trouble and f"{trouble} Until then it is {found.version} that is served.")
+        failed = trouble
         stop.wait(seconds)
 
 
@@ -944,9 +995,15 @@ def _current(root: Path, served: Served | None) -> Served:
         version = None if client is None else _aliased(client, CHAMPION)
         if version is not None:
             same = (str(version.version), version.tags.get("digest"))
-            return served if same == (served.version, served.digest) else _served(root, version)
+            if same == (served.version, served.digest):
+                return served
+            return _remember(root, _served(root, version))
+    return _whole(root) or served
+
+
+def _whole(root: Path) -> Served | None:
     found = local(root)
-    return found if found is not None and _is_whole(root) else served
+    return found if found is not None and _is_whole(root) else None
 
 
 def _is_whole(root: Path) -> bool:
@@ -974,7 +1031,10 @@ def _md5(path: Path) -> str:
 
 
 def _follow(root: str, seconds: str) -> int:
-    """Print what `follow` gives, line by line as JSON, until stdin closes or the parent is gone."""
+    """Print what `follow` gives, line by line as JSON, until stdin closes or the parent is gone.
+
+    What it says is printed as well, as ``trouble``.
+    """
     from trip_duration.interrupts import end_with
 
     end_with(os.getppid())
@@ -984,9 +1044,13 @@ def _follow(root: str, seconds: str) -> int:
             pass
         os._exit(0)
 
+    def tell(what: dict[str, Any]) -> None:
+        print(json.dumps(what, default=str), flush=True)
+
     try:
-        for number, served in enumerate(follow(root, float(seconds))):
-            print(json.dumps(asdict(served), default=str), flush=True)
+        following = follow(root, float(seconds), lambda trouble: tell({"trouble": trouble}))
+        for number, served in enumerate(following):
+            tell(asdict(served))
             if number == 0:
                 threading.Thread(target=wait, name="stdin", daemon=True).start()
     except TripDurationError as error:

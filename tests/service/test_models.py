@@ -1,5 +1,6 @@
 """Following the champion: promotions, models that can't be loaded, processes that die."""
 
+import json
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from tests.service.conftest import Registry
 
 from service import models as module
 from service.models import Models
+from service.predictor import Predictor
 from trip_duration.processes import lives
 from trip_duration.registry import Served
 
@@ -96,6 +98,53 @@ def test_a_line_that_names_no_model_is_said(
     assert "expected JSON with a model's version, folder and digest" in models.trouble
     registry.promote(first)
     until(lambda: version(models) == "1")
+
+
+def test_trouble_that_is_told_stands_until_it_is_over(
+    registry: Registry, following: Start, first: Served, second: Served
+) -> None:
+    registry.promote(first)
+    models = following()
+    assert models.wait(30)
+    registry.say(json.dumps({"trouble": "The registry failed."}))
+    until(lambda: models.trouble == "The registry failed.")
+    assert (version(models), models.failures) == ("1", 1)
+    registry.say(json.dumps({"trouble": ""}))
+    until(lambda: models.trouble is None)
+    registry.say(json.dumps({"trouble": "The registry failed."}))
+    registry.promote(second)
+    until(lambda: version(models) == "2")
+    assert models.trouble is None
+
+
+@pytest.mark.parametrize("at_first", [True, False])
+def test_what_nobody_expected_does_not_end_the_following(
+    registry: Registry,
+    following: Start,
+    first: Served,
+    second: Served,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    at_first: bool,
+) -> None:
+    def fails(served: Served) -> Predictor:
+        raise IndexError("of no trees")
+
+    if not at_first:
+        registry.promote(first)
+    models = None if at_first else following()
+    assert models is None or models.wait(30)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "load", fails)
+        registry.promote(second)
+        models = models or following()
+        assert models.wait(30) is not at_first
+        until(lambda: models.trouble)
+        assert models.trouble == "The champion can't be followed: IndexError: of no trees"
+        assert "Traceback" in caplog.text
+    until(lambda: version(models) == "2")
+    assert models.trouble is None
+    assert models.failures > 0
 
 
 def test_a_process_that_dies_is_started_again(
