@@ -190,7 +190,9 @@ def test_a_version_says_all_of_itself(first: Path, workspaces: dict[int, Path]) 
     assert number == "1"
     assert tags["digest"] == registry.digest(workspaces[GOOD] / "models")
     assert tags["promoted"] == "true"
-    assert {name: tags[name] for name in ("taxi", "preset", "settings", "rival", "notes")} == {
+    names = ("source", "taxi", "preset", "settings", "rival", "notes")
+    assert {name: tags[name] for name in names} == {
+        "source": "simulated",
         "taxi": "green",
         "preset": "metered",
         "settings": "",
@@ -300,6 +302,15 @@ def test_a_month_that_calibrates_may_judge_where_there_is_no_other(
     found = quietly(house, candidates.write(tmp_path / "workspace", text, BETTER, **months))
     assert found.verdict.months == (candidates.VALIDATION,)
     assert found.verdict.notes[0].startswith("Judged on validation months; every 3 of their days")
+
+
+def test_months_that_chose_the_rounds_do_not_judge(house: Path, root: Path, tmp_path: Path) -> None:
+    text = (root / "params.yaml").read_text(encoding="utf-8")
+    how = {"data.test": [], "train.stop_on": "validation"}
+    workspace = candidates.write(tmp_path / "workspace", text, BETTER, **how)
+    with pytest.raises(TripDurationError, match="the number of rounds was found on the very trips"):
+        quietly(house, workspace)
+    assert list(versions(house)) == ["1"]
 
 
 def test_a_champion_of_other_features_is_compared_and_said(

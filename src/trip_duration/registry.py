@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from trip_duration import gate, params, prediction, splits, tracking
 from trip_duration.baselines import Baselines
 from trip_duration.cards import card
-from trip_duration.errors import TripDurationError
+from trip_duration.errors import TripDurationError, redacted
 from trip_duration.files import read_json, write_json
 from trip_duration.gate import Verdict
 from trip_duration.locking import locked
@@ -549,7 +549,14 @@ def _evaluated(workspace: Path) -> tuple[Served, dict[str, float]]:
             f"There is no evaluated model in {workspace}: expected the files of models/ and "
             "metrics/evaluation.json; run `make train` first."
         )
-    split = params.load(workspace / "params.yaml").judged[-1]
+    settings = params.load(workspace / "params.yaml")
+    split = settings.judged[-1]
+    if split == settings.train.stop_on:
+        raise TripDurationError(
+            "train.stop_on is validation and data.test has no months, so the number of rounds was "
+            "found on the very trips that would judge: set train.stop_on=inside, or name a later "
+            "month in data.test, and run `make train` again."
+        )
     try:
         return model, read_json(path)[split]["model"]
     except (ValueError, KeyError, TypeError):
@@ -583,7 +590,7 @@ def _create(client: "MlflowClient", model: Served, workspace: Path) -> "ModelVer
         model_id=model_id,
         tags={
             "digest": model.digest,
-            "source": settings.data.source,
+            "source": redacted(settings.data.source),
             "taxi": model.taxi,
             "preset": model.preset,
             "train_months": " ".join(model.train_months),
