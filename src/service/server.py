@@ -41,6 +41,8 @@ def run(root: Path, settings: "Serve", models: Models | None = None) -> None:
     """
     import uvicorn
 
+    from service.protocol import Protocol
+
     listen()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     with _listening(settings.host, settings.port) as listener:
@@ -50,7 +52,7 @@ def run(root: Path, settings: "Serve", models: Models | None = None) -> None:
         config = uvicorn.Config(
             service,
             loop="uvloop",
-            http="httptools",
+            http=Protocol,
             log_config=None,
             access_log=False,
             server_header=False,
