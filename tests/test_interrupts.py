@@ -98,6 +98,47 @@ def test_an_interrupt_that_a_library_wraps_is_one_again(root: Path, number: str)
     assert "another: Error calling function `rows`: KeyboardInterrupt" in said[1][1]
 
 
+DYING = """
+import os, signal, time
+from trip_duration.interrupts import listen
+
+class Dying:
+    def __del__(self) -> None:
+        {what}
+
+listen()
+Dying()
+time.sleep(60)
+"""
+
+
+def dying(root: Path, what: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-c", DYING.format(what=what)],
+        env={"PYTHONPATH": str(root / "src")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupt_that_nobody_can_catch_comes_again(root: Path, number: signal.Signals) -> None:
+    process = dying(root, f"[os.kill(os.getpid(), {number:d}) for _ in range(2)]")
+    code, _, complaint = ended(process)
+    assert code == -signal.SIGINT
+    assert "Exception ignored" not in complaint
+
+
+def test_what_else_nobody_can_catch_is_said(root: Path) -> None:
+    process = dying(root, "raise ValueError('a reason')")
+    assert process.stderr is not None
+    assert "ValueError: a reason\n" in iter(process.stderr.readline, "")
+    process.send_signal(signal.SIGTERM)  # which may come before the saying is over
+    code, _, _ = ended(process)
+    assert code == -signal.SIGINT
+
+
 def test_what_is_no_interrupt_stays_what_it_is() -> None:
     with pytest.raises(ValueError, match="a reason"), unwrapped():
         raise ValueError("a reason")

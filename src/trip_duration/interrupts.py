@@ -24,19 +24,26 @@ __all__ = ["INTERRUPTED", "end_in_time", "end_with", "listen", "unwrapped"]
 INTERRUPTED = 130  # the exit code of what Ctrl-C has ended, in every shell
 POLL = 0.5  # seconds between two looks at a process
 NOTICE = 10.0  # seconds within which the end of a process is noticed, however busy the machine is
+AGAIN = 0.05  # seconds until an interruption comes that Python would have ignored
 _came = threading.Event()
+_ignored: "list[Callable[[sys.UnraisableHookArgs], object]]" = [sys.__unraisablehook__]
 _above: "list[psutil.Process]" = []  # those with which this process ends
 
 
 def listen() -> None:
     """Have SIGTERM do what Ctrl-C does, and `unwrapped` know of either.
 
-    A Ctrl-C that the process was started to ignore is ignored: that of a shell's background job.
+    One that comes while Python runs what nobody can catch an exception of, as a finalizer while
+    modules are imported, comes again a moment later. A Ctrl-C that the process was started to
+    ignore is ignored: that of a shell's background job.
     """
     _came.clear()
     signal.signal(signal.SIGTERM, _interrupt)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
+    if sys.unraisablehook is not _come_again:
+        _ignored.append(sys.unraisablehook)
+        sys.unraisablehook = _come_again
 
 
 @contextmanager
@@ -109,3 +116,15 @@ def end_with(pid: int) -> None:
 def _interrupt(*_: object) -> NoReturn:
     _came.set()
     raise KeyboardInterrupt
+
+
+def _come_again(what: "sys.UnraisableHookArgs") -> None:
+    try:
+        if not issubclass(what.exc_type, KeyboardInterrupt):
+            _ignored[-1](what)
+            return
+    except KeyboardInterrupt:  # it came just now
+        pass
+    again = threading.Timer(AGAIN, os.kill, (os.getpid(), signal.SIGTERM))
+    again.daemon = True
+    again.start()
