@@ -400,6 +400,25 @@ def test_urls_are_read_and_written(
     assert not memory.exists("/out/b.rejected.parquet")
 
 
+def test_a_name_may_hold_any_sign(
+    score: Score, tmp_path: Path, memory: fsspec.AbstractFileSystem
+) -> None:
+    source = tmp_path / "in #1?"
+    source.mkdir()
+    trips = pa.concat_tables([tlc(3), without_time(tlc(1))])
+    for name in ("part#1.csv", "what?.csv"):
+        pyarrow.csv.write_csv(trips, source / name)
+    written = ["part#1.csv", "part#1.rejected.csv", "what?.csv", "what?.rejected.csv"]
+    for target in (str(tmp_path / "out#?"), "memory://out#?"):
+        done = score(source, target)
+        assert (done.rows, done.rejected) == (8, {"no_pickup_time": 2})
+        assert done.files == [f"{target}/{name}" for name in written]
+    assert names(tmp_path / "out#?") == written
+    assert [Path(name).name for name in memory.ls("/out#?", detail=False)] == written
+    score(source / "what?.csv", tmp_path / "new" / "a#b.csv")
+    assert names(tmp_path / "new") == ["a#b.csv", "a#b.rejected.csv"]
+
+
 def _kept(folder: Path, trips: pa.Table) -> Path:
     pq.write_table(trips, folder / "kept.parquet")
     return folder / "kept.parquet"
@@ -426,6 +445,7 @@ def test_a_store_that_refuses_is_named(
     [
         ("nothing.parquet", "out.parquet", "nothing.parquet does not exist: correct INPUT"),
         ("trips.parquet", "out.txt", "expected a name that ends in .parquet, .csv or .csv.gz"),
+        ("trips.parquet", "https://localhost/out.txt?of=a.csv", "expected a name that ends in"),
         ("trips.parquet", "folder", "is a folder and INPUT one file"),
         ("trips.parquet", "trips.parquet", "would be overwritten"),
         ("trips.parquet", "folder/../trips.parquet", "would be overwritten"),

@@ -155,7 +155,10 @@ class _Place:
 
     @property
     def name(self) -> str:
-        return urlsplit(self.path).path.rstrip("/").rsplit("/", 1)[-1]
+        # Only over http(s) does a name end at a question mark or a hash.
+        at_a_site = self.path.startswith(("http://", "https://"))
+        path = urlsplit(self.path).path if at_a_site else self.path
+        return path.rstrip("/").rsplit("/", 1)[-1]
 
     def within(self, name: str) -> "_Place":
         """The file of this name in the folder."""
