@@ -368,6 +368,41 @@ def test_a_folder_becomes_a_folder(score: Score, served: Served, tmp_path: Path)
     assert made.column("predicted_minutes").to_numpy().tobytes() == minutes.tobytes()
 
 
+def test_links_to_files_are_scored_like_files(score: Score, tmp_path: Path) -> None:
+    source, kept = tmp_path / "in", tmp_path / "kept"
+    source.mkdir()
+    (kept / "folder.parquet").mkdir(parents=True)
+    pq.write_table(tlc(30), kept / "ab12")
+    (source / "a.parquet").symlink_to(kept / "ab12")
+    (source / "b.parquet").symlink_to("a.parquet")
+    (source / "folder.parquet").symlink_to(kept / "folder.parquet")
+    (source / "notes.txt").symlink_to("nowhere.txt")
+    assert score(source, tmp_path / "out").rows == 60
+    assert names(tmp_path / "out") == ["a.parquet", "b.parquet"]
+    assert not (tmp_path / "out" / "a.parquet").is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("to", "said"),
+    [
+        ("nowhere.csv", "in/b.csv is a link to nowhere.csv, which does not exist"),
+        ("b.csv", "in/b.csv cannot be opened (Too many levels of symbolic links)"),
+        ("../out/a.csv", "out/a.csv, which would be overwritten"),
+        ("../out/b.rejected.csv", "out/b.rejected.csv, which would be overwritten"),
+    ],
+)
+def test_a_link_that_cannot_be_scored_is_told_before_anything_is(
+    score: Score, tmp_path: Path, to: str, said: str
+) -> None:
+    for name in ("in/a.csv", "out/a.csv", "out/b.rejected.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        pyarrow.csv.write_csv(tlc(3), tmp_path / name)
+    before = (tmp_path / "out" / "a.csv").read_bytes()
+    (tmp_path / "in" / "b.csv").symlink_to(to)
+    assert said in refusal(score, tmp_path / "in", tmp_path / "out")
+    assert (tmp_path / "out" / "a.csv").read_bytes() == before
+
+
 @pytest.fixture
 def memory() -> Iterator[fsspec.AbstractFileSystem]:
     system = fsspec.filesystem("memory")
@@ -398,6 +433,17 @@ def test_urls_are_read_and_written(
     assert len(read_text(tmp_path / "scored.csv")) == 31
     score("memory://in/a.parquet", "memory://out/b.parquet")  # without rejected trips
     assert not memory.exists("/out/b.rejected.parquet")
+
+
+def test_a_store_s_links_are_scored_like_files(
+    score: Score, memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with memory.open("/in/a.parquet", "wb") as file:
+        pq.write_table(tlc(3), file)
+    memory.mkdir("/in/b.parquet")
+    links = [one | {"type": "link"} for one in memory.ls("/in", detail=True)]
+    monkeypatch.setattr(type(memory), "ls", lambda *_, **__: links)
+    assert score("memory://in", "memory://out").files == ["memory://out/a.parquet"]
 
 
 def test_a_name_may_hold_any_sign(

@@ -115,6 +115,9 @@ def score(
     """
     began = perf_counter()
     pairs = list(_pairs(_Place.of(source, "INPUT"), _Place.of(target, "OUTPUT")))
+    for one, _ in pairs:
+        if one.local:  # what cannot be opened is told before anything is scored
+            local_copy(one.url, cache, "INPUT")
     model = load(served.folder)
     done = Scored()
     for one, other in pairs:
@@ -180,8 +183,15 @@ class _Place:
         """The names of the files of trips in the folder, in order."""
         with self.reached():
             found = self.store.ls(self.path, detail=True)
-        names = (one["name"].rstrip("/").rsplit("/", 1)[-1] for one in found if _is_file(one))
+            paths = [one["name"] for one in found if self._is_file(one)]
+        names = [path.rstrip("/").rsplit("/", 1)[-1] for path in paths]
         return sorted(n for n in names if n.endswith((*SUFFIXES, ".csv.zip")) and n[0] not in "._")
+
+    def _is_file(self, info: dict[str, Any]) -> bool:
+        """Whether it is a file, or a link to one; a broken link is one, and is told when opened."""
+        if info.get("islink") or info["type"] == "link":
+            return not self.store.isdir(info["name"])
+        return bool(info["type"] == "file")
 
     def holds(self, other: "_Place") -> bool:
         """Whether the other place is this one, or lies in it."""
@@ -205,10 +215,6 @@ class _Place:
                 f"{self.key}.",
                 transient=True,
             ) from None
-
-
-def _is_file(info: dict[str, Any]) -> bool:
-    return info["type"] == "file"
 
 
 def _pairs(source: _Place, target: _Place) -> Iterator[tuple[_Place, _Place]]:
@@ -238,19 +244,36 @@ def _pairs(source: _Place, target: _Place) -> Iterator[tuple[_Place, _Place]]:
                 f"{source.url} has {made[twice]} and {twice}, whose results would have the same "
                 "name: rename one."
             )
-        for name in names:
-            yield source.within(name), target.within(made[name])
+        pairs = [(source.within(name), target.within(made[name])) for name in names]
+        _refuse_links_to_results(pairs)
+        yield from pairs
         return
     if target.is_folder():
         raise SettingsError(f"OUTPUT {target.url} is a folder and INPUT one file: {expected}.")
     if not target.name.endswith(SUFFIXES):
         raise SettingsError(f"OUTPUT is {target.url}: {expected}.")
-    for one in (target, target.beside(_rejected_name(target.name))):
+    for one in _written_of(target):
         if one.holds(source):
             raise SettingsError(
                 f"INPUT {source.url} would be overwritten by OUTPUT {target.url}: name another."
             )
     yield source, target
+
+
+def _refuse_links_to_results(pairs: list[tuple[_Place, _Place]]) -> None:
+    """Refuse files that are links to what others are written to."""
+    written = {one.path for _, target in pairs for one in _written_of(target) if one.local}
+    for source, _ in pairs:
+        if source.local and os.path.realpath(source.path) in written:
+            raise SettingsError(
+                f"INPUT {source.url} is a link to {os.path.realpath(source.path)}, which would be "
+                "overwritten: name another folder as OUTPUT."
+            )
+
+
+def _written_of(target: _Place) -> tuple[_Place, _Place]:
+    """What a target is: the file of the trips that were scored, and of those that were not."""
+    return target, target.beside(_rejected_name(target.name))
 
 
 def _rejected_name(name: str) -> str:
@@ -510,7 +533,7 @@ class _Results:
 
     def __init__(self, target: _Place, schema: pa.Schema, scratch: Path, files: ExitStack) -> None:
         self._schema, self._scratch, self._files = schema, scratch, files
-        self._beside = target.beside(_rejected_name(target.name))
+        _, self._beside = _written_of(target)
         added = [*((name, pa.float64()) for name in ADDED[:3]), (ADDED[3], pa.string())]
         for name, kind in added:
             schema = schema.append(pa.field(name, kind))
