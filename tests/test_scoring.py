@@ -383,6 +383,44 @@ def test_links_to_files_are_scored_like_files(score: Score, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("a.csv", "a.csv.zip", "whose results would have the same name"),
+        ("a.csv", "a.rejected.csv", "the other's results, a.rejected.csv"),
+        ("a.csv.zip", "a.rejected.csv", "the other's results, a.rejected.csv"),
+        ("a.csv", "a.rejected.csv.zip", "the other's results, a.rejected.csv"),
+        ("a.csv.gz", "a.rejected.csv.gz", "the other's results, a.rejected.csv.gz"),
+        ("a.parquet", "a.rejected.parquet", "the other's results, a.rejected.parquet"),
+    ],
+)
+def test_two_files_whose_results_would_be_one_are_refused(
+    score: Score, tmp_path: Path, one: str, other: str, same: str
+) -> None:
+    (tmp_path / "in").mkdir()
+    for name in (one, other):
+        (tmp_path / "in" / name).write_text("never read")
+    said = refusal(score, tmp_path / "in", tmp_path / "out")
+    assert f"has {one} and {other}" in said
+    assert same in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_that_differ_in_their_ends_alone_have_results_of_their_own(
+    score: Score, tmp_path: Path
+) -> None:
+    (tmp_path / "in" / "folder").mkdir(parents=True)
+    trips = pa.concat_tables([tlc(3), without_time(tlc(1))])
+    pq.write_table(trips, tmp_path / "in" / "a.parquet")
+    pyarrow.csv.write_csv(trips, tmp_path / "in" / "a.csv")
+    with gzip.open(tmp_path / "in" / "a.csv.gz", "wb") as file:
+        pyarrow.csv.write_csv(trips, file)
+    done = score(tmp_path / "in", tmp_path / "out")
+    assert (done.rows, done.rejected) == (12, {"no_pickup_time": 3})
+    written = [f"a{part}{end}" for end in scoring.SUFFIXES for part in ("", ".rejected")]
+    assert names(tmp_path / "out") == sorted(written)
+
+
+@pytest.mark.parametrize(
     ("to", "said"),
     [
         ("nowhere.csv", "in/b.csv is a link to nowhere.csv, which does not exist"),

@@ -238,12 +238,7 @@ def _pairs(source: _Place, target: _Place) -> Iterator[tuple[_Place, _Place]]:
                 ".csv.zip: correct INPUT."
             )
         made = {name: name.removesuffix(".zip") for name in names}
-        if len(set(made.values())) < len(made):
-            twice = next(n for n in names if n != made[n] and made[n] in made)
-            raise SettingsError(
-                f"{source.url} has {made[twice]} and {twice}, whose results would have the same "
-                "name: rename one."
-            )
+        _refuse_names_twice(source, made)
         pairs = [(source.within(name), target.within(made[name])) for name in names]
         _refuse_links_to_results(pairs)
         yield from pairs
@@ -258,6 +253,24 @@ def _pairs(source: _Place, target: _Place) -> Iterator[tuple[_Place, _Place]]:
                 f"INPUT {source.url} would be overwritten by OUTPUT {target.url}: name another."
             )
     yield source, target
+
+
+def _refuse_names_twice(source: _Place, made: dict[str, str]) -> None:
+    """Refuse files of a folder if two would write the same one; ``made`` has their results."""
+    if len(set(made.values())) < len(made):
+        twice = next(n for n in made if n != made[n] and made[n] in made)
+        raise SettingsError(
+            f"{source.url} has {made[twice]} and {twice}, whose results would have the same name: "
+            "rename one."
+        )
+    made_of = {result: name for name, result in made.items()}
+    for name, result in made.items():
+        beside = _rejected_name(result)
+        if beside in made_of:
+            raise SettingsError(
+                f"{source.url} has {name} and {made_of[beside]}, and what cannot be scored of the "
+                f"one would have the name of the other's results, {beside}: rename one."
+            )
 
 
 def _refuse_links_to_results(pairs: list[tuple[_Place, _Place]]) -> None:
