@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -332,6 +333,62 @@ def test_csv_stays_the_text_it_was(score: Score, tmp_path: Path) -> None:
         ["b-003", "cut", "2024-03-01", "", "", "", REASONS["cut_record"]],
         [*given[5][:5], "1.0,more,and more", REASONS["cut_record"]],
     ]
+
+
+HEADER = "key,pickup_datetime,PULocationID,DOLocationID"
+LINE = "{},2024-01-01 08:00:00,1,2"
+
+
+def packed(name: str, data: bytes) -> bytes:
+    if name.endswith(".gz"):
+        return gzip.compress(data)
+    if name.endswith(".zip"):
+        inside = io.BytesIO()
+        with zipfile.ZipFile(inside, "w") as archive:
+            archive.writestr(name.removesuffix(".zip"), data)
+        return inside.getvalue()
+    return data
+
+
+@pytest.mark.parametrize("name", ["in.csv", "in.csv.gz", "in.csv.zip"])
+@pytest.mark.parametrize(
+    ("lines", "found", "number"),
+    [
+        ([HEADER, LINE.format("Jos?"), LINE.format("José"), LINE.format("Josè")], r"b'\xe9'", 3),
+        ([HEADER.replace("key", "clé"), LINE.format(1)], r"b'\xe9'", 1),
+        ([HEADER, "", "", LINE.format(1), LINE.format(2), "é,1"], r"b'\xe9'", 6),
+        ([HEADER, LINE.format(1) + "é"], r"b'\xe9'", 2),
+    ],
+    ids=["a key", "a name", "a cut line", "the last byte"],
+)
+def test_csv_that_is_not_utf8_is_refused(
+    score: Score,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    lines: list[str],
+    found: str,
+    number: int,
+) -> None:
+    (tmp_path / name).write_bytes(packed(name, "\r\n".join(lines).encode("latin-1")))
+    for size in (1, 7, 1 << 20):
+        monkeypatch.setattr(scoring, "TEXT_BYTES", size)
+        said = refusal(score, tmp_path / name, tmp_path / "out" / "out.csv")
+        assert f"{tmp_path / name} has {found} in line {number}, which is not UTF-8" in said
+        assert said.endswith("save it as UTF-8.")
+        assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["in.csv", "in.csv.gz", "in.csv.zip"])
+def test_all_text_of_utf8_stays(
+    score: Score, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(scoring, "TEXT_BYTES", 3)
+    keys = ["José", "東京", "🚕", "Jos?", "\ufffd", "plain"]
+    text = "\n".join([HEADER.replace("key", "clé"), *map(LINE.format, keys)])
+    (tmp_path / name).write_bytes(packed(name, b"\xef\xbb\xbf" + text.encode()))
+    assert score(tmp_path / name, tmp_path / "out.csv").rows == 6
+    assert [row[0] for row in read_text(tmp_path / "out.csv")] == ["clé", *keys]
 
 
 def test_csv_and_parquet_turn_into_each_other(score: Score, served: Served, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ All columns and the order of the rows stay as they are. A file of CSV is text, a
 that it was. What is written has a temporary name until it is whole.
 """
 
+import codecs
 import csv
 import os
 from collections import Counter, deque
@@ -25,7 +26,7 @@ from trip_duration import trips
 from trip_duration.errors import SettingsError, SourceError, TripDurationError, shown
 from trip_duration.files import atomic
 from trip_duration.prediction import Model, load
-from trip_duration.sources.files import Reading, local_copy
+from trip_duration.sources.files import Reading, _opened, local_copy
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -40,6 +41,7 @@ REASON = "reason"
 """The column that says of a row which could not be scored why."""
 
 SUFFIXES = (".parquet", ".csv", ".csv.gz")  # of what is written, and with .zip of what is read
+TEXT_BYTES = 1 << 20  # of CSV that are looked through at a time
 WORKERS = 8  # batches that are predicted at a time, at most; one for each core
 _END = "dropoff_datetime"  # stands in for when a trip ends, which is not known yet
 
@@ -308,6 +310,8 @@ class _Trips(Reading):
             import pyarrow.parquet as pq
 
             self.schema = pq.read_schema(path)
+        else:
+            self._refuse_other_text()
         self._cut: deque[str] = deque()
 
     def cut(self) -> pa.Table:
@@ -326,6 +330,24 @@ class _Trips(Reading):
             return self.schema.empty_table()
         columns = [pa.array(column, pa.string()) for column in zip(*rows, strict=True)]
         return pa.table(columns, schema=self.schema)
+
+    def _refuse_other_text(self) -> None:
+        """Refuse text that is not UTF-8, which would not stay the text that it was."""
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        line, data = 1, b"\n"
+        with self._refusing(), _opened(self._path) as file:
+            while data:
+                data = file.read(TEXT_BYTES)
+                try:
+                    decoder.decode(data, final=not data)
+                except UnicodeDecodeError as error:
+                    line += error.object[: error.start].count(b"\n")
+                    raise SourceError(
+                        f"{shown(self._path)} has {error.object[error.start : error.end]!r} in "
+                        f"line {line}, which is not UTF-8: expected UTF-8, since all its text is "
+                        "written to OUTPUT; save it as UTF-8."
+                    ) from None
+                line += data.count(b"\n")
 
     def _skip(self, row: Any) -> str:
         self._cut.append(row.text)
