@@ -95,7 +95,7 @@ def _known(root: Path, data: Data) -> tuple["Zones | None", "pa.Table"]:
     from trip_duration.zones import Zones, load_zones
 
     if data.zones is not None and "://" not in data.zones:
-        data = data.model_copy(update={"zones": str(root / data.zones)})
+        data = data.model_copy(update={"zones": str(root / Path(data.zones).expanduser())})
     try:
         path = fetch_zones(data, root / ".cache" / "source")
     except SourceError:

@@ -240,6 +240,15 @@ def test_a_path_in_the_settings_is_the_repository_s(
     assert plane["kind"] == "map"
 
 
+def test_a_path_in_the_settings_may_begin_at_home(
+    place: Place, tmp_path: Path, tlc: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "zones.geojson").symlink_to(tlc / "taxi_zones.geojson")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert zone_map.zones(place("~/zones.geojson"), None)["kind"] == "map"
+
+
 # -- what is amiss -------------------------------------------------------------------------------
 
 
