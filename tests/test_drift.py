@@ -13,10 +13,11 @@ from tests.test_explanations import made_up
 from tests.test_scoring import make_model
 
 from trip_duration import drift, ingest, params, registry
-from trip_duration.drift import KINDS, compare, decide, places, sample, view
-from trip_duration.errors import SettingsError, TripDurationError
+from trip_duration.drift import KINDS, IncomparableError, compare, decide, places, sample, view
+from trip_duration.errors import SettingsError, SourceError, TripDurationError
 from trip_duration.files import write_parquet
 from trip_duration.prediction import load
+from trip_duration.sources.simulated import SimulatedMonth
 from trip_duration.trips import month_path, read_month
 
 LIMITS = params.Monitor(
@@ -250,6 +251,46 @@ def test_a_month_that_is_none_is_refused(yellow: Path) -> None:
         compare(yellow, "April")
     with pytest.raises(TripDurationError, match="2033-01"):
         compare(yellow, "2033-01")
+
+
+def test_a_model_whose_months_are_not_there_is_not_comparable(root: Path, tmp_path: Path) -> None:
+    """As after a change of data.source: the month is there, and what the model knows is not."""
+    month = SimulatedMonth("2021-03", taxi="green", seed=42, trips=500)
+    write_parquet(pa.Table.from_batches(month.batches()), tmp_path / "green-2021-03.parquet")
+    text, _ = params.override(
+        (root / "params.yaml").read_text(encoding="utf-8"),
+        {"data.source": f"{tmp_path}/{{taxi}}-{{year}}-{{month}}.parquet"},
+    )
+    (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
+    served = registry.Served("1", tmp_path, "0" * 12, "green", "metered", ("2024-01",))
+    with pytest.raises(IncomparableError, match=r"2024-01 is not there: .*green-2024-01"):
+        compare(tmp_path, "2021-03", served=served)
+    for known in ("2024-01", "2021-04"):  # who asks for a month that is not there hears of it alone
+        served = registry.Served("1", tmp_path, "0" * 12, "green", "metered", (known,))
+        with pytest.raises(SourceError, match=r"green-2021-04.parquet does not exist: correct"):
+            compare(tmp_path, "2021-04", served=served)
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (SourceError("TLC's answer", transient=True, status=403), IncomparableError),
+        (SourceError("no network", transient=True), SourceError),
+    ],
+)
+def test_a_month_is_missing_only_where_the_source_says_so(
+    root: Path, monkeypatch: pytest.MonkeyPatch, error: SourceError, raised: type
+) -> None:
+    def month_of(settings: object, data: object, month: str, *others: object) -> Path:
+        if month == "2024-01":
+            raise error
+        return root
+
+    monkeypatch.setattr(drift, "_month", month_of)
+    served = registry.Served("1", root, "0" * 12, "green", "metered", ("2024-01",))
+    with pytest.raises(raised, match=str(error)) as caught:
+        compare(root, "2024-03", served=served)
+    assert type(caught.value) is raised
 
 
 def test_where_evidently_cannot_be_had_it_is_said(

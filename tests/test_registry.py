@@ -230,6 +230,10 @@ def test_a_better_model_is_promoted_and_a_worse_one_is_kept(
     }
     assert registry.has_alias(house, "model-2024-05-01")
     assert not registry.has_alias(house, "model-2024-06-01")
+    tags = registry.tags_of(house, "model-2024-05-01")
+    assert tags
+    assert tags["taxi"] == "green"
+    assert registry.tags_of(house, "model-2024-06-01") is None
 
     worse = quietly(house, workspaces[POOR])
     assert (worse.version, worse.promoted, worse.champion) == ("3", False, "2")

@@ -179,6 +179,27 @@ def test_without_a_champion_it_searches() -> None:
     assert retraining.choose_way({"max_depth": 3}, None).kind == "search"
 
 
+def test_without_the_champions_months_it_searches_and_says_why() -> None:
+    way = retraining.choose_way({"max_depth": 3}, None, "2024-01 is not there")
+    assert (way.kind, way.reason, way.params) == ("search", "2024-01 is not there", {})
+
+
+def test_what_a_version_learned_from_is_told_from_the_settings(root: Path) -> None:
+    def other(**tags: str) -> list[str]:
+        return retraining.other_data(tags, data(root), Path("/house"))
+
+    assert other() == other(source="simulated", taxi="green") == other(taxi="") == []
+    assert other(source="tlc") == ["data.source was tlc and is simulated"]
+    assert other(taxi="yellow", digest="0") == ["data.taxi was yellow and is green"]
+
+
+def test_one_path_is_the_same_source_however_it_is_written(root: Path) -> None:
+    months = data(root, source="months/{taxi}-{year}-{month}.csv")
+    tags = {"source": "/house/months/{taxi}-{year}-{month}.csv"}
+    assert retraining.other_data(tags, months, Path("/house")) == []
+    assert retraining.other_data(tags, months, Path("/other"))
+
+
 @pytest.mark.parametrize(
     ("level", "kind"), [("none", "refit"), ("little", "refit"), ("much", "search")]
 )

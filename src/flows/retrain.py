@@ -56,17 +56,24 @@ def fetch_and_clean(workspace: Workspace, plan: Plan) -> list[str]:
 
 
 @task
-def compare(workspace: Workspace, plan: Plan, champion: registry.Served) -> dict[str, Any]:
-    """How far the newest month has drifted from what the champion knows."""
+def compare(
+    workspace: Workspace, plan: Plan, champion: registry.Served
+) -> tuple[dict[str, Any] | None, str]:
+    """How far the newest month has drifted from what the champion knows; else None, and why."""
     from trip_duration import drift
 
-    return drift.compare(
-        workspace.root,
-        plan.validation[-1],
-        workspace=workspace.folder,
-        served=champion,
-        data=load_params(workspace.folder / "params.yaml").data,
-    )
+    month, data = plan.validation[-1], load_params(workspace.folder / "params.yaml").data
+    tags = registry.tags_of(workspace.root, registry.CHAMPION) or {}
+    if other := retraining.other_data(tags, data, workspace.root):
+        without = f"{month} cannot be compared with what the model {champion.version} knows"
+        return None, f"{without}: {', '.join(other)}"
+    try:
+        found = drift.compare(
+            workspace.root, month, workspace=workspace.folder, served=champion, data=data
+        )
+        return found, ""
+    except drift.IncomparableError as error:
+        return None, str(error).rstrip(".")
 
 
 @task
@@ -127,8 +134,8 @@ def _run(workspace: Workspace, plan: Plan, said: "_Account") -> State:
         said("the data fail their checks: stopped")
         raise TripDurationError(f"{' '.join(doubts)} The champion stays.")
     champion = registry.champion(ROOT)
-    drift = compare(workspace, plan, champion) if champion else None
-    way = retraining.choose_way(registry.params_of(ROOT, champion), drift)
+    drift, without = compare(workspace, plan, champion) if champion else (None, "")
+    way = retraining.choose_way(registry.params_of(ROOT, champion), drift, without)
     said(f"{way.kind}: {way.reason}")
     fit_and_evaluate(workspace, plan, way)
     found = challenge(workspace, plan)

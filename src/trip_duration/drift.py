@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from trip_duration import ingest, trips
 from trip_duration.environments import environment
-from trip_duration.errors import TripDurationError
+from trip_duration.errors import SourceError, TripDurationError
 from trip_duration.files import read_json, write_bytes, write_json, write_parquet
 from trip_duration.months import bounds, parse_month
 from trip_duration.params import Data, Monitor, Params, load
@@ -28,7 +28,7 @@ from trip_duration.prediction import load as load_model
 if TYPE_CHECKING:
     from trip_duration.registry import Served
 
-__all__ = ["REPORTS", "compare", "decide", "prepare", "sample", "view"]
+__all__ = ["REPORTS", "IncomparableError", "compare", "decide", "prepare", "sample", "view"]
 
 REPORTS = Path("reports")
 CACHE = Path(".cache/monitor")
@@ -36,6 +36,7 @@ SOURCES = Path(".cache/source")  # where the stage `ingest` keeps what it has fe
 PLACES = 20  # zones that are told apart where nobody knows their boroughs; the others are one
 _SCRIPT = Path(__file__).resolve().parents[1] / "drift_report"
 _LONGEST = 600.0  # seconds that the report may take
+_NOT_OUT = 403  # what TLC answers of a month that is not there
 
 KINDS = {
     "day_of_month": "numerical",
@@ -51,6 +52,10 @@ KINDS = {
 }
 """The columns that are compared: places are boroughs, or the zones that most trips are of; the
 error is that of the prediction, in minutes. Days of the month show that trips cease within one."""
+
+
+class IncomparableError(TripDurationError):
+    """A month that the model learned from, or was validated on, is not there to compare with."""
 
 
 def compare(
@@ -94,6 +99,8 @@ def compare(
     ------
     SettingsError
         If the month is none.
+    IncomparableError
+        If a month that the model learned from, or was validated on, is not there.
     TripDurationError
         If there is no model, a month cannot be had, or the report cannot be made.
     """
@@ -111,7 +118,19 @@ def compare(
     def path_of(one: str) -> Path:
         return _month(settings, chosen_data, one, zones, folder, root)
 
-    paths = {one: path_of(one) for one in [*served.train_months, month]}
+    def known(one: str) -> Path:
+        try:
+            return path_of(one)
+        except SourceError as error:
+            if error.transient and error.status != _NOT_OUT:
+                raise
+            raise IncomparableError(
+                f"{month} cannot be compared with what the model {served.version} knows, since "
+                f"{one} is not there: {error}"
+            ) from None
+
+    paths = {month: path_of(month)}
+    paths |= {one: known(one) for one in served.train_months if one != month}
     model = load_model(served.folder)
     rows = settings.monitor.sample_rows
     reference = sample([paths[one] for one in served.train_months], rows)
@@ -121,7 +140,7 @@ def compare(
     before = None
     validated = f"{bounds(max(served.train_months))[1]:%Y-%m}"
     if validated < month:
-        errors = view(sample([path_of(validated)], rows), model, named).column("error")
+        errors = view(sample([known(validated)], rows), model, named).column("error")
         before = validated, _rmse(errors)
         seen["reference"] = _with_errors(seen["reference"], errors)
     rmse = _rmse(seen["current"].column("error"))

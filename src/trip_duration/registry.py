@@ -58,6 +58,7 @@ __all__ = [
     "params_of",
     "register",
     "rollback",
+    "tags_of",
 ]
 
 MODEL = "trip-duration"
@@ -220,8 +221,20 @@ def has_alias(root: str | Path, alias: str) -> bool:
     TripDurationError
         If the registry does not answer.
     """
+    return tags_of(root, alias) is not None
+
+
+def tags_of(root: str | Path, alias: str) -> dict[str, str] | None:
+    """The tags of the version that has an alias; None where there is none.
+
+    Raises
+    ------
+    TripDurationError
+        If the registry does not answer.
+    """
     with _registry(root) as client:
-        return client is not None and _aliased(client, alias) is not None
+        version = None if client is None else _aliased(client, alias)
+        return None if version is None else dict(version.tags)
 
 
 def params_of(root: str | Path, served: Served | None) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ from trip_duration.errors import SettingsError, SourceError
 from trip_duration.months import parse_month
 from trip_duration.params import Data, Retrain
 from trip_duration.sources import files, tlc
+from trip_duration.workspace import absolute
 
 __all__ = [
     "DEPLOYMENT",
@@ -24,6 +25,7 @@ __all__ = [
     "choose_way",
     "dates",
     "is_out",
+    "other_data",
     "parse_date",
     "plan",
     "settings",
@@ -215,7 +217,33 @@ class Way:
     params: Mapping[str, Any]
 
 
-def choose_way(params: Mapping[str, Any] | None, drift: Mapping[str, Any] | None) -> Way:
+def other_data(tags: Mapping[str, str], data: Data, root: Path) -> list[str]:
+    """In what a version's data are not those of the settings, a phrase each.
+
+    Parameters
+    ----------
+    tags : mapping
+        The version's; what it has no tag for is not known, and no difference.
+    data : Data
+        The settings.
+    root : Path
+        The repository's folder, which paths of the settings begin at.
+    """
+    source = tags.get("source") or data.source
+    pairs = {
+        "source": (absolute(root, source), absolute(root, data.source)),
+        "taxi": (tags.get("taxi") or data.taxi, data.taxi),
+    }
+    return [
+        f"data.{name} was {was} and is {present}"
+        for name, (was, present) in pairs.items()
+        if was != present
+    ]
+
+
+def choose_way(
+    params: Mapping[str, Any] | None, drift: Mapping[str, Any] | None, without: str = ""
+) -> Way:
     """Search the parameters again, or keep the champion's.
 
     Parameters
@@ -225,9 +253,11 @@ def choose_way(params: Mapping[str, Any] | None, drift: Mapping[str, Any] | None
     drift : mapping or None
         What `drift.compare` found of the newest month: its ``level`` (``none``, ``little`` or
         ``much``) and ``reasons``. None where there is nothing to compare with.
+    without : str
+        Why there is nothing, where there is a champion.
     """
     if params is None or drift is None:
-        return Way("search", "there is no champion whose parameters could be kept", {})
+        return Way("search", without or "there is no champion whose parameters could be kept", {})
     why = "; ".join(drift.get("reasons", ())) or "nothing stands out"
     if drift["level"] == "much":
         return Way(

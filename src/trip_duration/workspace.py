@@ -26,7 +26,7 @@ from trip_duration.params import Params
 if TYPE_CHECKING:
     import psutil
 
-__all__ = ["FOLDER", "Workspace", "opened"]
+__all__ = ["FOLDER", "Workspace", "absolute", "opened"]
 
 FOLDER = Path(".cache/retrain")
 GRACE = 8.0  # seconds that a pipeline is given to end: a stage takes 4 at most
@@ -69,20 +69,15 @@ class Workspace:
         text = (self.root / "params.yaml").read_text(encoding="utf-8")
         data = settings.load(self.root / "params.yaml").data
         paths = {
-            f"data.{name}": self._absolute(value)
+            f"data.{name}": absolute(self.root, value)
             for name, value in (("source", data.source), ("zones", data.zones))
-            if value is not None and value != self._absolute(value)
+            if value is not None and value != absolute(self.root, value)
         }
         text, chosen = settings.override(text, {**paths, **overrides})
         there = self.folder / "params.yaml"
         if not there.exists() or there.read_text(encoding="utf-8") != text:
             write_bytes(text.encode(), there)
         return chosen
-
-    def _absolute(self, place: str) -> str:
-        if place in ("simulated", "tlc") or "://" in place or "::" in place:
-            return place
-        return os.path.normpath(self.root / Path(place).expanduser())
 
     def run(self, command: str) -> None:
         """Run one of the pipeline's commands, like ``train``; what it says goes to `log`.
@@ -141,6 +136,13 @@ class Workspace:
             for name, value in os.environ.items()
             if name != OURS and not name.startswith("PREFECT__")  # of the flow's run, not of theirs
         }
+
+
+def absolute(root: Path, place: str) -> str:
+    """A source or a file of the settings, as it is called from anywhere: a path from its root."""
+    if place in ("simulated", "tlc") or "://" in place or "::" in place:
+        return place
+    return os.path.normpath(root / Path(place).expanduser())
 
 
 @contextmanager

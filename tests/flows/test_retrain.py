@@ -1,7 +1,8 @@
 """Which way the monthly run goes, with what it asks and runs replaced; tests/pipeline runs it."""
 
 import datetime as dt
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ import pytest
 
 from flows import backfill as backfilling
 from flows import retrain as flow
-from trip_duration import registry
+from trip_duration import drift, params, registry, retraining
 from trip_duration.errors import SettingsError, SourceError, TripDurationError
 
 DATE = "2024-03-15"
@@ -26,6 +27,7 @@ class World:
         self.doubts: list[str] = []
         self.champion: registry.Served | None = CHAMPION
         self.level = "little"
+        self.without = ""
         self.promoted = True
         self.did: list[Any] = []
 
@@ -40,9 +42,12 @@ class World:
         self.did.append("ingest")
         return self.doubts
 
-    def compare(self, workspace: Any, plan: Any, champion: Any) -> dict[str, Any]:
-        self.did.append(("compare", plan.validation[-1]))
-        return {"month": plan.validation[-1], "level": self.level, "reasons": ["because"]}
+    def compare(self, workspace: Any, plan: Any, champion: Any) -> tuple[dict | None, str]:
+        month = plan.validation[-1]
+        self.did.append(("compare", month))
+        if self.without:
+            return None, self.without
+        return {"month": month, "level": self.level, "reasons": ["because"]}, ""
 
     def fit_and_evaluate(self, workspace: Any, plan: Any, way: Any) -> None:
         self.did.append((way.kind, dict(way.params)))
@@ -97,6 +102,65 @@ def test_without_a_champion_nothing_is_compared(world: World) -> None:
     world.champion = None
     flow.retrain.fn(DATE)
     assert done(world)[:2] == ["ingest", ("search", {})]
+
+
+def test_a_champion_that_cannot_be_compared_with_is_not_kept_to(world: World) -> None:
+    world.without = "2024-02 cannot be compared"
+    flow.retrain.fn(DATE)
+    assert done(world)[2] == ("search", {})
+    said = [one[1] for one in world.did if one[0] == "retrain"]
+    assert "search: 2024-02 cannot be compared" in said[-1]
+
+
+@pytest.fixture
+def compare(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, root: Path
+) -> Callable[..., tuple[dict | None, str]]:
+    """The task itself, beside a champion with these tags and a comparison that finds or raises."""
+    shutil.copy(root / "params.yaml", tmp_path)
+    plan = retraining.plan(dt.date(2024, 3, 15), params.load(tmp_path / "params.yaml").retrain)
+    workspace = SimpleNamespace(root=tmp_path, folder=tmp_path)
+
+    def compared(
+        tags: dict[str, str], error: Exception | None = None
+    ) -> tuple[dict[str, Any] | None, str]:
+        def found(root: Path, month: str, **others: Any) -> dict[str, Any]:
+            if error:
+                raise error
+            return {"month": month}
+
+        monkeypatch.setattr(drift, "compare", found)
+        monkeypatch.setattr(registry, "tags_of", lambda root, alias: tags)
+        return flow.compare.fn(workspace, plan, CHAMPION)
+
+    return compared
+
+
+@pytest.mark.parametrize("tags", [{}, {"taxi": "green", "source": "simulated"}])
+def test_a_champion_of_the_same_data_is_compared_with(compare: Any, tags: dict[str, str]) -> None:
+    assert compare(tags) == ({"month": "2024-02"}, "")
+
+
+@pytest.mark.parametrize(
+    ("tags", "why"),
+    [
+        ({"source": "tlc"}, "the model 1 knows: data.source was tlc and is simulated"),
+        ({"taxi": "yellow"}, "the model 1 knows: data.taxi was yellow and is green"),
+    ],
+)
+def test_a_champion_of_other_data_is_not_compared_with(
+    compare: Any, tags: dict[str, str], why: str
+) -> None:
+    found, said = compare(tags, AssertionError("it was compared with"))
+    assert found is None
+    assert said == f"2024-02 cannot be compared with what {why}"
+
+
+def test_a_champion_whose_months_are_not_there_is_not_compared_with(compare: Any) -> None:
+    found, said = compare({}, drift.IncomparableError("2023-12 is not there."))
+    assert (found, said) == (None, "2023-12 is not there")
+    with pytest.raises(SourceError, match="2024-02"):
+        compare({}, SourceError("2024-02 does not exist."))
 
 
 def test_a_model_that_is_not_better_is_kept_back(world: World) -> None:
