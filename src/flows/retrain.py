@@ -1,14 +1,15 @@
 """The monthly run: train on newer months, and promote the model if it is better.
 
-Which way it goes is decided while it runs. Months that are not out are waited for; months that
-fail their checks stop it; little drift keeps the champion's parameters and fits them anew, much
-drift searches again; a model that is not better leaves the champion where it is.
+Which way it goes is decided while it runs. Months that are not out are waited for, and a source
+that cannot be asked too; months that fail their checks stop it; little drift keeps the champion's
+parameters and fits them anew, much drift searches again; a model that is not better leaves the
+champion where it is.
 """
 
 import datetime as dt
 import os
-from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def fetch_and_clean(workspace: Workspace, plan: Plan) -> list[str]:
     return retraining.unsound(ledger, plan.months, params.retrain)
 
 
-@task
+@task(**fetching())
 def compare(
     workspace: Workspace, plan: Plan, champion: registry.Served
 ) -> tuple[dict[str, Any] | None, str]:
@@ -68,9 +69,10 @@ def compare(
         without = f"{month} cannot be compared with what the model {champion.version} knows"
         return None, f"{without}: {', '.join(other)}"
     try:
-        found = drift.compare(
-            workspace.root, month, workspace=workspace.folder, served=champion, data=data
-        )
+        with waiting_as_asked():
+            found = drift.compare(
+                workspace.root, month, workspace=workspace.folder, served=champion, data=data
+            )
         return found, ""
     except drift.IncomparableError as error:
         return None, str(error).rstrip(".")
@@ -104,7 +106,8 @@ def retrain(date: str | None = None, test: list[str] | None = None) -> State:
     Returns
     -------
     State
-        Completed, and called Promoted, Kept (the champion stays) or Waiting (a month is not out).
+        Completed, and called Promoted, Kept (the champion stays) or Waiting (a month is not out, or
+        the source cannot be asked).
 
     Raises
     ------
@@ -118,12 +121,20 @@ def retrain(date: str | None = None, test: list[str] | None = None) -> State:
     day = retraining.parse_date(date) if date else _scheduled_day()
     plan = retraining.plan(day, params.retrain, test or ())
     said = _Account(plan)
+    busy = partial(said, "another run is at work: waiting for its end")
     with noted(ROOT, str(flow_run.id)):
-        away = [month for month in plan.months if not ask_for(params, month)]
-        if away:
-            return _come_back(plan, away, params, said)
-        with opened(ROOT, lambda: said("another run is at work: waiting for its end")) as workspace:
-            return _run(workspace, plan, said)
+        try:
+            away = [month for month in plan.months if not ask_for(params, month)]
+            if away:
+                reason = f"{params.data.taxi} {', '.join(away)} is not out yet"
+                return _come_back(plan, reason, params, said)
+            with opened(ROOT, busy) as workspace:
+                return _run(workspace, plan, said)
+        except SourceError as error:
+            if not (error.transient or error.retry_after):
+                raise
+            reason = f"the source could not be asked ({str(error).rstrip('.')})"
+            return _come_back(plan, reason, params, said)
 
 
 def _run(workspace: Workspace, plan: Plan, said: "_Account") -> State:
@@ -165,19 +176,17 @@ def _scheduled_day() -> dt.date:
     return when.astimezone(NEW_YORK).date()
 
 
-def _come_back(plan: Plan, away: Sequence[str], params: Params, said: _Account) -> State:
-    """Months are not out: have the deployment run again later, if it is one that runs."""
-    names, chosen = ", ".join(away), params.retrain
+def _come_back(plan: Plan, reason: str, params: Params, said: _Account) -> State:
+    """Have the deployment run again later, if it is one that runs, as long as there is patience."""
+    chosen = params.retrain
     today = dt.datetime.now(NEW_YORK).date()
     if today > plan.date + dt.timedelta(days=chosen.patience_days):
         raise SourceError(
-            f"{params.data.taxi} {names} is not out, {chosen.patience_days} days "
-            f"(retrain.patience_days) after {plan.date}: see whether data.source is right, and run "
-            "it by hand once it is."
+            f"{reason}, {chosen.patience_days} days (retrain.patience_days) after {plan.date}: see "
+            "whether data.source is right, and run it by hand once it is."
         )
-    sentence = f"{params.data.taxi} {names} is not out yet"
     if deployment.id is None:
-        said(sentence)
+        said(reason)
     else:
         from prefect.deployments import run_deployment
 
@@ -188,5 +197,5 @@ def _come_back(plan: Plan, away: Sequence[str], params: Params, said: _Account) 
             timeout=0,
             as_subflow=False,
         )
-        said(f"{sentence}; asking again in {chosen.wait_hours:g} hours")
-    return Completed(name="Waiting", message=sentence)
+        said(f"{reason}; asking again in {chosen.wait_hours:g} hours")
+    return Completed(name="Waiting", message=reason)

@@ -473,6 +473,7 @@ def waiting_as_asked(longest: float = 120.0) -> Iterator[None]:
             raise SourceError(
                 f"{str(error).rstrip('.')}; it asks for {wait / 60:,.0f} minutes without another "
                 "request, so run the command again after that.",
+                retry_after=wait,
                 status=error.status,
             ) from None
         if error.transient and wait:

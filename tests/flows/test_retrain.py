@@ -28,10 +28,14 @@ class World:
         self.champion: registry.Served | None = CHAMPION
         self.level = "little"
         self.without = ""
+        self.unanswered: SourceError | None = None
+        self.lost: SourceError | None = None
         self.promoted = True
         self.did: list[Any] = []
 
     def ask_for(self, params: Any, month: str) -> bool:
+        if self.unanswered:
+            raise self.unanswered
         return month in self.out
 
     @contextmanager
@@ -45,6 +49,8 @@ class World:
     def compare(self, workspace: Any, plan: Any, champion: Any) -> tuple[dict | None, str]:
         month = plan.validation[-1]
         self.did.append(("compare", month))
+        if self.lost:
+            raise self.lost
         if self.without:
             return None, self.without
         return {"month": month, "level": self.level, "reasons": ["because"]}, ""
@@ -186,21 +192,69 @@ def test_months_that_are_not_out_are_waited_for(
     assert not done(world)
 
 
-def test_a_deployment_comes_back_later(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    world.out = set()
-    asked: list[dict[str, Any]] = []
+@pytest.fixture
+def scheduled(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What a run of the deployment schedules, in March 2024."""
+    found: list[dict[str, Any]] = []
     monkeypatch.setattr(flow, "dt", Clock)
     monkeypatch.setattr(flow, "deployment", SimpleNamespace(id="one"))
     monkeypatch.setattr(
         "prefect.deployments.run_deployment",
-        lambda name, **how: asked.append({"name": name, **how}),
+        lambda name, **how: found.append({"name": name, **how}),
     )
+    return found
+
+
+def test_a_deployment_comes_back_later(world: World, scheduled: list[dict[str, Any]]) -> None:
+    world.out = set()
     assert flow.retrain.fn(DATE, ["2024-05"]).name == "Waiting"
-    [again] = asked
+    [again] = scheduled
     assert again["name"] == "retrain/monthly"
     assert again["parameters"] == {"date": DATE, "test": ["2024-05"]}
     assert again["timeout"] == 0
     assert again["scheduled_time"] == Clock.NOW.astimezone(dt.UTC) + dt.timedelta(hours=24)
+
+
+NO_NETWORK = SourceError("https://tlc/ could not be fetched: try again.", transient=True)
+NOT_TODAY = SourceError("https://tlc/ asks for 60 minutes.", retry_after=3600.0, status=503)
+
+
+@pytest.mark.parametrize("error", [NO_NETWORK, NOT_TODAY])
+def test_a_source_that_cannot_be_asked_is_asked_later(
+    world: World, scheduled: list[dict[str, Any]], error: SourceError
+) -> None:
+    world.unanswered = error
+    state = flow.retrain.fn(DATE)
+    assert (state.name, state.type.value) == ("Waiting", "COMPLETED")
+    assert state.message == f"the source could not be asked ({str(error)[:-1]})"
+    assert len(scheduled) == 1
+    said = [one[1] for one in world.did if one[0] == "retrain"]
+    assert f"{state.message}; asking again in 24 hours" in said[-1]
+    assert not done(world)
+
+
+def test_a_source_that_is_lost_on_the_way_to_the_champions_months_is_asked_later(
+    world: World, scheduled: list[dict[str, Any]]
+) -> None:
+    world.lost = NO_NETWORK
+    assert flow.retrain.fn(DATE).name == "Waiting"
+    assert len(scheduled) == 1
+    assert done(world) == ["ingest", ("compare", "2024-02")]
+
+
+def test_a_source_that_can_never_be_asked_is_an_error(
+    world: World, scheduled: list[dict[str, Any]]
+) -> None:
+    world.unanswered = SourceError("nowhere:// cannot be opened: correct data.source.")
+    with pytest.raises(SourceError, match=r"correct data\.source"):
+        flow.retrain.fn(DATE)
+    assert not scheduled
+
+
+def test_patience_with_a_source_that_cannot_be_asked_ends(world: World) -> None:
+    world.unanswered = NO_NETWORK  # and this is long after 2024
+    with pytest.raises(SourceError, match=r"could not be asked .*, 100 days"):
+        flow.retrain.fn(DATE)
 
 
 class Clock:
@@ -219,7 +273,7 @@ class Clock:
 def test_patience_ends(world: World) -> None:
     world.out = {"2024-01"}  # and this is long after 2024
     with pytest.raises(
-        SourceError, match=r"2024-02 is not out, 100 days \(retrain.patience_days\)"
+        SourceError, match=r"2024-02 is not out yet, 100 days \(retrain.patience_days\)"
     ):
         flow.retrain.fn(DATE)
 
