@@ -11,6 +11,8 @@ __all__ = ["backfill"]
 def backfill(root: Path, first: str, last: str) -> int:
     """Run the monthly runs of the dates from one month to another; what is done is not done again.
 
+    The last line says how many were run, and how many were there already.
+
     Returns
     -------
     int

@@ -45,6 +45,7 @@ __all__ = [
     "CHALLENGER",
     "CHAMPION",
     "MODEL",
+    "PROMOTED",
     "Registered",
     "RolledBack",
     "Served",

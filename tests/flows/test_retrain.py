@@ -295,10 +295,12 @@ def test_a_wrong_date_is_a_sentence(world: World) -> None:
 
 # -- the runs of past months ---------------------------------------------------------------------
 
+JUDGED = {"taxi": "green", "promoted": "false"}
+
 
 @pytest.fixture
 def past(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    found = SimpleNamespace(ran=[], there=set(), waits=set(), fails=set())
+    found = SimpleNamespace(ran=[], there={}, waits=set(), fails=set())
 
     class State:
         def __init__(self, date: str) -> None:
@@ -314,23 +316,46 @@ def past(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         return State(date)
 
     monkeypatch.setattr(backfilling, "retrain", run)
-    monkeypatch.setattr(registry, "has_alias", lambda root, alias: alias in found.there)
+    monkeypatch.setattr(registry, "tags_of", lambda root, alias: found.there.get(alias))
     return found
 
 
 def test_a_backfill_runs_the_months_in_order(past: SimpleNamespace) -> None:
     state = backfilling.backfill.fn("2021-03", "2021-05")
     assert past.ran == ["2021-03-15", "2021-04-15", "2021-05-15"]
-    assert state.message == "3 runs, 2021-03-15 to 2021-05-15"
+    assert state.message == "2021-03-15 to 2021-05-15: 3 run, 0 there already"
 
 
 def test_a_backfill_goes_on_where_it_was(
     past: SimpleNamespace, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    past.there = {"model-2021-03-15"}
-    backfilling.backfill.fn("2021-03", "2021-04")
-    assert past.ran == ["2021-04-15"]
-    assert "backfill 1 of 2: model-2021-03-15 is registered" in capsys.readouterr().out
+    past.there = {"model-2021-03-15": JUDGED | {"source": "simulated"}, "model-2021-04-15": JUDGED}
+    state = backfilling.backfill.fn("2021-03", "2021-05")
+    assert past.ran == ["2021-05-15"]
+    assert capsys.readouterr().out.splitlines() == [
+        "backfill 1 of 3: model-2021-03-15 is registered and judged, so it is not run again",
+        "backfill 2 of 3: model-2021-04-15 is registered and judged, so it is not run again",
+        "backfill 3 of 3: 2021-05-15",
+    ]
+    assert state.message == "2021-03-15 to 2021-05-15: 1 run, 2 there already"
+
+
+@pytest.mark.parametrize(
+    ("tags", "why"),
+    [
+        (JUDGED | {"taxi": "yellow"}, "data.taxi was yellow and is green"),
+        (JUDGED | {"source": "tlc"}, "data.source was tlc and is simulated"),
+        ({"taxi": "green"}, "it was not judged"),
+    ],
+)
+def test_a_backfill_runs_again_what_is_of_other_data_or_not_judged(
+    past: SimpleNamespace, capsys: pytest.CaptureFixture[str], tags: dict[str, str], why: str
+) -> None:
+    past.there = {"model-2021-03-15": tags}
+    state = backfilling.backfill.fn("2021-03", "2021-03")
+    assert past.ran == ["2021-03-15"]
+    assert capsys.readouterr().out == f"backfill 1 of 1: 2021-03-15, again: {why}\n"
+    assert state.message == "2021-03-15 to 2021-03-15: 1 run, 0 there already"
 
 
 def test_a_backfill_stops_at_a_month_that_fails_or_is_not_out(past: SimpleNamespace) -> None:
