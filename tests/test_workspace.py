@@ -1,11 +1,14 @@
 """The clone of monthly runs, of a small repository whose commands are scripts."""
 
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +18,8 @@ from tests.turns import check_that_the_second_waits
 
 from trip_duration import params
 from trip_duration.errors import TripDurationError
-from trip_duration.workspace import FOLDER, Workspace, opened
+from trip_duration.processes import lives
+from trip_duration.workspace import FOLDER, MARK, opened
 
 COMMANDS = """
 import os, pathlib, sys, time
@@ -140,23 +144,80 @@ def test_a_command_that_fails_says_what_it_said_last_without_secrets(repository:
         assert "what it did first" in workspace.log.read_text()
 
 
-def start(workspace: Workspace) -> subprocess.Popen[bytes]:
-    """A pipeline that is left behind in the clone."""
-    process = subprocess.Popen([sys.executable, "src/commands", "sleeps"], cwd=workspace.folder)
-    deadline = time.monotonic() + 20
-    while not (workspace.folder / "sleeping").exists():
-        assert time.monotonic() < deadline
+RUN = """
+import sys
+from trip_duration.workspace import opened
+with opened(sys.argv[1]) as workspace:
+    workspace.run("sleeps")
+"""
+
+
+def until(there: Path, process: subprocess.Popen[bytes]) -> None:
+    """Wait for a file that a process makes."""
+    while not there.exists():
+        assert process.poll() is None
         time.sleep(0.02)
-    return process
+
+
+def left_behind(repository: Path) -> psutil.Process:
+    """The pipeline of a run that was killed."""
+    run = subprocess.Popen([sys.executable, "-c", RUN, str(repository)])
+    until(repository / FOLDER / "clone/sleeping", run)
+    [pipeline] = psutil.Process(run.pid).children()
+    run.kill()
+    run.wait()
+    return pipeline
+
+
+@contextmanager
+def somebodys(folder: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that a person has in a folder, as a shell or an editor is."""
+    command = [sys.executable, "-c", "open('open', 'w'); input()"]
+    process = subprocess.Popen(
+        command, cwd=folder, stdin=subprocess.PIPE, env=os.environ | environment
+    )
+    try:
+        until(folder / "open", process)
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_what_a_killed_run_left_behind_is_ended_by_the_next(repository: Path) -> None:
+    pipeline = left_behind(repository)
+    assert lives(pipeline)
     with opened(repository) as workspace:
-        process = start(workspace)
-    assert process.poll() is None
-    with opened(repository) as workspace:
-        assert process.poll() is not None
+        assert not lives(pipeline)
         assert not (workspace.folder / "ran").exists()
+
+
+@pytest.mark.parametrize("mark", [{}, {MARK: "/another/clone"}])
+def test_what_a_person_has_open_there_is_not_ended(repository: Path, mark: dict[str, str]) -> None:
+    pipeline = left_behind(repository)
+    with somebodys(repository / FOLDER / "clone", **mark) as shell:
+        with opened(repository) as workspace:
+            assert not lives(pipeline)
+            assert shell.poll() is None
+            workspace.run("train")
+        assert shell.poll() is None
+
+
+def test_a_process_that_does_not_say_whose_it_is_is_not_ended(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(process: psutil.Process) -> dict[str, str]:
+        raise psutil.AccessDenied(process.pid)
+
+    with opened(repository) as workspace:
+        pass
+    with somebodys(workspace.folder, **{MARK: str(workspace.folder)}) as process:
+        with monkeypatch.context() as patch:
+            patch.setattr(psutil.Process, "environ", denied)
+            assert not workspace.end_all()
+        assert process.poll() is None
+        assert workspace.end_all()
+        process.wait(20)
 
 
 def test_a_command_that_is_interrupted_leaves_nothing_behind(repository: Path) -> None:

@@ -30,6 +30,7 @@ __all__ = ["FOLDER", "Workspace", "absolute", "opened"]
 
 FOLDER = Path(".cache/retrain")
 GRACE = 8.0  # seconds that a pipeline is given to end: a stage takes 4 at most
+MARK = "TRIP_DURATION_WORKSPACE"  # in the environment of what works in a clone: which one
 SHOWN = 12  # last lines of the log, where the pipeline fails
 
 
@@ -109,9 +110,10 @@ class Workspace:
             raise TripDurationError(redacted("\n".join(said[-SHOWN:])) or f"{command} failed.")
 
     def end_all(self) -> bool:
-        """End what works in the clone, politely first; whether anything did.
+        """End what a run has at work in the clone, politely first; whether anything was.
 
-        A run that was killed leaves its pipeline behind, which would go on beside the next.
+        A run that was killed leaves its pipeline behind, which would go on beside the next. What
+        else is open there, like a person's shell, has no mark of ours.
         """
         import psutil
 
@@ -129,13 +131,14 @@ class Workspace:
     def _environment(self) -> dict[str, str]:
         """This process's, with its Prefect server and MLflow's store as the user's own.
 
-        So the stages use them too, and do not begin others in the clone.
+        So the stages use them too, and do not begin others in the clone. The mark is for `end_all`.
         """
-        return {
+        kept = {
             name: value
             for name, value in os.environ.items()
             if name != OURS and not name.startswith("PREFECT__")  # of the flow's run, not of theirs
         }
+        return kept | {MARK: str(self.folder)}
 
 
 def absolute(root: Path, place: str) -> str:
@@ -219,12 +222,14 @@ def _git(folder: Path, *words: str, must: bool = False) -> str:
 
 
 def _working_in(folder: Path) -> "list[psutil.Process]":
-    """The processes whose present folder is this one, or below it."""
+    """The processes that a run started for this folder, and that are in it or below it."""
     import psutil
 
     found = []
     for process in psutil.process_iter(["cwd"]):
         cwd = process.info["cwd"]
         if cwd and Path(cwd).is_relative_to(folder) and process.pid != os.getpid():
-            found.append(process)
+            with suppress(psutil.Error):  # whose environment cannot be read is not ours
+                if process.environ().get(MARK) == str(folder):
+                    found.append(process)
     return found
