@@ -54,6 +54,9 @@ def secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://me:through-the-wall@127.0.0.1:1")
     monkeypatch.setenv("GIT_AUTHOR_NAME", "trip-duration")
     monkeypatch.setenv("SOME_TOKEN", "short")
+    monkeypatch.setenv("PWD", "/home/me/trips")  # which every shell sets
+    monkeypatch.setenv("OLDPWD", "/home/me/trips/data")
+    monkeypatch.setenv("MYSQL_PWD", "of-the-data")
 
 
 @pytest.mark.usefixtures("secrets")
@@ -68,6 +71,8 @@ def secrets(monkeypatch: pytest.MonkeyPatch) -> None:
         ("in a query: hunter2%2Fhunter2", "in a query: …"),
         ("the proxy knows no through-the-wall", "the proxy knows no …"),
         ("Unable to locate credentials", "Unable to locate credentials"),
+        ("/home/me/trips/data/trips.csv is no file", "/home/me/trips/data/trips.csv is no file"),
+        ("refused: of-the-data", "refused: …"),
         ("trip-duration, in short", "trip-duration, in short"),
         ("http://127.0.0.1:80/a@b and https://host/?author=x", None),
         ("did you mean data.zones? Mail me@host: key=1", None),

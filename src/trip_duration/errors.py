@@ -30,6 +30,7 @@ _SHUT_NUMBERS = {errno.EROFS, errno.EACCES, errno.EPERM}
 _SECRET = re.compile(
     r"key(?![a-z])|secret|token|passw|pwd|credential|signature|auth(?!or)|jwt", re.I
 )
+_FOLDERS = {"PWD", "OLDPWD"}  # where a shell is, and was
 _FIELD = re.compile(
     r"([?&;#](?:sig|policy|[\w.%-]*(?:" + _SECRET.pattern + r")[\w.%-]*)=)[^\s&;#'\"]+", re.I
 )
@@ -63,7 +64,7 @@ def holds_credentials(url: str) -> bool:
 def _secrets() -> list[str]:
     found = set()
     for name, value in os.environ.items():
-        if _SECRET.search(name):
+        if _SECRET.search(name) and name not in _FOLDERS:
             found.add(value)
         found |= {word.partition(":")[2] for word in re.findall(r"\w://([^\s/]*:[^\s/]*)@", value)}
     found = {secret for secret in found if len(secret) >= _LEAST}
