@@ -92,7 +92,7 @@ import sys
 from trip_duration import registry
 root = sys.argv[1]
 assert registry.champion(root) is None
-assert not registry.has_alias(root, "champion")
+assert registry.tags_of(root, "champion") is None
 assert registry.chosen(root) == registry.local(root)
 assert registry.params_of(root, None) is None
 assert registry.params_of(root, registry.local(root))["max_depth"] == 4
@@ -228,8 +228,8 @@ def test_a_better_model_is_promoted_and_a_worse_one_is_kept(
         "model-2024-05-01": "2",
         "dv-2024-05-01": "2",
     }
-    assert registry.has_alias(house, "model-2024-05-01")
-    assert not registry.has_alias(house, "model-2024-06-01")
+    assert registry.tags_of(house, "model-2024-05-01")
+    assert registry.tags_of(house, "model-2024-06-01") is None
     tags = registry.tags_of(house, "model-2024-05-01")
     assert tags
     assert tags["taxi"] == "green"
@@ -255,6 +255,16 @@ def test_registering_again_changes_nothing(house: Path, workspaces: dict[int, Pa
     assert (again.version, again.created, again.promoted) == ("1", False, True)
     assert said == [f"These files are version 1 already (digest {again.digest})."]
     assert (versions(house), aliases(house), registry.journal(house)) == before
+
+
+def test_a_version_whose_months_are_elsewhere_now_says_so(
+    house: Path, workspaces: dict[int, Path], tmp_path: Path
+) -> None:
+    workspace = candidates.copied(workspaces[GOOD], tmp_path / "workspace")
+    text, _ = params.override((workspace / "params.yaml").read_text(), {"data.source": "tlc"})
+    (workspace / "params.yaml").write_text(text)
+    assert not quietly(house, workspace).created
+    assert versions(house)["1"]["source"] == "tlc"
 
 
 def test_other_rules_or_another_champion_judge_again(
@@ -517,9 +527,9 @@ def test_a_version_has_its_aliases_once_all_else_is_done(
             patch.setattr(registry, moment, killed)
             with pytest.raises(KeyboardInterrupt):
                 quietly(house, workspaces[BETTER], aliases=["model-2024-06"])
-        assert not registry.has_alias(house, "model-2024-06")
+        assert registry.tags_of(house, "model-2024-06") is None
     assert quietly(house, workspaces[BETTER], aliases=["model-2024-06"]).promoted
-    assert registry.has_alias(house, "model-2024-06")
+    assert registry.tags_of(house, "model-2024-06")
 
 
 # -- following -----------------------------------------------------------------------------------

@@ -222,6 +222,17 @@ def test_a_refit_searches_nothing_and_takes_the_champions_parameters(root: Path)
     assert chosen.data.test == []
 
 
+@pytest.mark.parametrize(("test", "expected"), [([], "inside"), (["2021-03"], "validation")])
+def test_months_that_judge_do_not_choose_the_rounds(
+    root: Path, test: list[str], expected: str
+) -> None:
+    plan = retraining.plan(dt.date(2021, 3, 15), COURSE, test)
+    text = (root / "params.yaml").read_text()
+    text, _ = params.override(text, {"train.stop_on": "validation"})
+    chosen = params.override(text, retraining.settings(plan, None))[1]
+    assert chosen.train.stop_on == expected
+
+
 def test_a_search_is_the_settings_own(root: Path) -> None:
     plan = retraining.plan(dt.date(2021, 3, 15), COURSE, ["2021-03"])
     text = (root / "params.yaml").read_text()

@@ -53,7 +53,6 @@ __all__ = [
     "chosen",
     "digest",
     "follow",
-    "has_alias",
     "journal",
     "local",
     "params_of",
@@ -70,6 +69,7 @@ KEPT = 5  # more than anybody reads at a time
 LAST = CACHE / "champion.json"  # the champion that was found last, for when nobody answers
 FOLDER = Path(".mlflow")
 JOURNAL = FOLDER / "promotions.jsonl"
+SOURCE = "source"  # the tag that says where its trips came from
 PROMOTED = "promoted"  # the tag that says how a version was judged
 PREVIOUS = "previous"  # the one that says which version was champion before it
 BACK = "rolled back"  # what the journal says of it
@@ -212,17 +212,6 @@ def _remembered(root: Path) -> Served | None:
 def _store() -> str:
     """A name for the registry: two of them have versions of their own."""
     return hashlib.sha256(os.environ["MLFLOW_TRACKING_URI"].encode()).hexdigest()[:12]
-
-
-def has_alias(root: str | Path, alias: str) -> bool:
-    """Whether some version of the model has an alias.
-
-    Raises
-    ------
-    TripDurationError
-        If the registry does not answer.
-    """
-    return tags_of(root, alias) is not None
 
 
 def tags_of(root: str | Path, alias: str) -> dict[str, str] | None:
@@ -525,7 +514,8 @@ def register(
     root = Path(root)
     workspace = root if workspace is None else Path(workspace)
     model, errors = _evaluated(workspace)
-    judges = _judges(params.load(workspace / "params.yaml"))
+    settings = params.load(workspace / "params.yaml")
+    judges, source = _judges(settings), _source(settings)
     with _alone(root), _registry(root, make=True) as client:
         assert client is not None
         _finish(client, root)
@@ -535,6 +525,8 @@ def register(
             version = _create(client, model, workspace)
         else:
             say(f"These files are version {version.version} already (digest {model.digest}).")
+            if version.tags.get(SOURCE) != source:  # the same months are elsewhere now
+                client.set_model_version_tag(MODEL, version.version, SOURCE, source)
         if _is_due(client, version, judges):
             client.set_registered_model_alias(MODEL, CHALLENGER, version.version)
             _judge(client, root, workspace, model, errors, str(version.version), judges)
@@ -580,6 +572,10 @@ def _evaluated(workspace: Path) -> tuple[Served, dict[str, float]]:
         ) from None
 
 
+def _source(settings: "Params") -> str:
+    return redacted(settings.data.source)
+
+
 def _registered(client: "MlflowClient", digest: str) -> "ModelVersion | None":
     found = client.search_model_versions(f"name='{MODEL}' and tags.digest='{digest}'")
     return min(found, key=lambda version: int(version.version), default=None)
@@ -604,7 +600,7 @@ def _create(client: "MlflowClient", model: Served, workspace: Path) -> "ModelVer
         model_id=model_id,
         tags={
             "digest": model.digest,
-            "source": redacted(settings.data.source),
+            SOURCE: _source(settings),
             "taxi": model.taxi,
             "preset": model.preset,
             "train_months": " ".join(model.train_months),

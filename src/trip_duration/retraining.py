@@ -287,6 +287,8 @@ def settings(plan: Plan, way: Way | None) -> dict[str, Any]:
         "data.validation": list(plan.validation),
         "data.test": list(plan.test),
     }
+    if not plan.test:  # the validation months judge, so they may choose nothing
+        changed["train.stop_on"] = "inside"
     if way is not None and way.kind == "refit":
         changed |= {"search.max_evals": 0, "train.params": dict(way.params)}
     return changed

@@ -26,7 +26,7 @@ from trip_duration import trips
 from trip_duration.errors import SettingsError, SourceError, TripDurationError, shown
 from trip_duration.files import atomic
 from trip_duration.prediction import Model, load
-from trip_duration.sources.files import Reading, _opened, local_copy
+from trip_duration.sources.files import Reading, local_copy, opened
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -335,7 +335,7 @@ class _Trips(Reading):
         """Refuse text that is not UTF-8, which would not stay the text that it was."""
         decoder = codecs.getincrementaldecoder("utf-8")()
         line, data = 1, b"\n"
-        with self._refusing(), _opened(self._path) as file:
+        with self._refusing(), opened(self._path) as file:
             while data:
                 data = file.read(TEXT_BYTES)
                 try:

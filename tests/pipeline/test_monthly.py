@@ -258,8 +258,8 @@ def test_a_year(year: Deployed, months: Path) -> None:
     assert any(line.startswith("search: there is no champion") for line in year.said("2024-03-15"))
     first = champion(year)
     assert first.train_months == ("2024-01",)
-    assert registry.has_alias(year.clone.folder, "model-2024-03-15")
-    assert registry.has_alias(year.clone.folder, "dv-2024-03-15")
+    assert registry.tags_of(year.clone.folder, "model-2024-03-15")
+    assert registry.tags_of(year.clone.folder, "dv-2024-03-15")
 
     with serving(year.clone) as asked:
         # April: little has changed, so the champion's parameters are fitted anew.
@@ -309,7 +309,7 @@ def test_a_year(year: Deployed, months: Path) -> None:
         names = {run["state"]["name"] for run in year.runs("2024-12-15")}
         assert "Waiting" in names
         assert names & {"Promoted", "Kept"}, names
-        assert registry.has_alias(year.clone.folder, "model-2024-12-15")
+        assert registry.tags_of(year.clone.folder, "model-2024-12-15")
 
         year.wait(lambda: asked.versions[-1] == champion(year).version, "the service", 30)
 

@@ -24,7 +24,7 @@ from trip_duration.files import atomic
 from trip_duration.months import parse_month
 from trip_duration.trips import wanted
 
-__all__ = ["Reading", "local_copy", "read_batches", "resolve"]
+__all__ = ["Reading", "local_copy", "opened", "read_batches", "resolve"]
 
 BATCH_ROWS = 1 << 16  # of Parquet; its columns stay in the processor's cache
 BLOCK_BYTES = 1 << 23  # of CSV that become one batch
@@ -211,7 +211,7 @@ class Reading:
             import pyarrow.parquet as pq
 
             return pq.read_schema(self._path).names
-        with _opened(self._path) as file:
+        with opened(self._path) as file:
             return _header(self._path, file)
 
     def _parquet_batches(self) -> Iterator[pa.RecordBatch]:
@@ -230,7 +230,7 @@ class Reading:
     def _csv_batches(self) -> Iterator[pa.RecordBatch]:
         import pyarrow.csv
 
-        with _opened(self._path) as file:
+        with opened(self._path) as file:
             file.readline()
             start, line = file.tell(), file.readline(HEADER_BYTES)
             # Some of TLC's files have blank lines after the header.
@@ -495,8 +495,14 @@ def _is_clean(line: bytes) -> bool:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
-    """Open CSV that may be compressed."""
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """Open CSV that may be compressed, to be read as bytes.
+
+    Raises
+    ------
+    SourceError
+        If what is packed is no text, or not one file.
+    """
     with path.open("rb") as file:
         head = file.read(4)
         file.seek(0)
