@@ -148,7 +148,7 @@ def test_a_server_that_stalls_is_left(server: Server, path: Path) -> None:
     server.script = [lambda request: release.wait(10)]  # type: ignore[list-item, return-value]
     try:
         with pytest.raises(SourceError, match="timed out") as caught:
-            tlc.download(server.url, path, timeout=0.2)
+            tlc.download(server.url, path, timeout=(10.0, 0.2))
         assert caught.value.transient
     finally:
         release.set()
