@@ -61,18 +61,20 @@ def run(root: Path, settings: "Serve", models: Models | None = None) -> None:
         server = uvicorn.Server(config)
         address = _address(settings.host, settings.port)
 
-        def announce() -> None:
-            if models.wait() and models.current:
-                print(
-                    f"{address} answers with {_name(models.current)}; Ctrl-C ends it.", flush=True
-                )
-                models.changed = lambda new: print(f"{_name(new)} answers now.", flush=True)
+        def announce(new: Predictor) -> None:
+            if models.followed:
+                print(f"{_name(new)} answers now.", flush=True)
             else:
+                print(f"{address} answers with {_name(new)}; Ctrl-C ends it.", flush=True)
+
+        def end_without_a_model() -> None:
+            if not models.wait():
                 server.should_exit = True
 
         try:
+            models.changed = announce
             models.start()
-            threading.Thread(target=announce, name="announce", daemon=True).start()
+            threading.Thread(target=end_without_a_model, name="first model", daemon=True).start()
             server.run(sockets=[listener])
         except KeyboardInterrupt:
             print()

@@ -6,14 +6,19 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import psutil
 import pytest
-from tests.service.conftest import TRIP, Registry, Server, bodies, drawn
+import uvicorn
+from tests.service.conftest import ROOT, TRIP, Registry, Server, bodies, drawn
 
+from service import server as module
+from service.models import Models
 from service.predictor import load
+from trip_duration.params import Serve
 from trip_duration.registry import Served
 
 Start = Callable[..., Server]
@@ -94,6 +99,37 @@ def test_promotions_under_load_lose_no_request(
     code, out, err = server.ended(signal.SIGTERM)
     assert (code, err) == (0, "")
     assert out.splitlines()[:2] == ["model 2 answers now.", "model 1 answers now."]
+
+
+class Promoting(Models):
+    """Loads a second model right behind the first."""
+
+    def __init__(self, *champions: Served) -> None:
+        super().__init__([])
+        self._champions = champions
+
+    def start(self) -> None:
+        for champion in self._champions:
+            self._take(json.dumps(asdict(champion), default=str))
+
+
+def test_a_promotion_while_the_service_starts_is_announced(
+    settings: Serve,
+    first: Served,
+    second: Served,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(module, "listen", lambda: None)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    monkeypatch.setattr(uvicorn.Server, "run", lambda *_, **__: None)
+    module.run(ROOT, settings.model_copy(update={"port": port}), Promoting(first, second))
+    assert capsys.readouterr().out.splitlines() == [
+        f"http://127.0.0.1:{port} answers with model 1; Ctrl-C ends it.",
+        "model 2 answers now.",
+    ]
 
 
 def test_lists_do_not_hold_up_single_trips(
