@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,41 @@ def test_a_killed_process_leaves_a_note_of_the_dead(tmp_path: Path) -> None:
     runs.forget(tmp_path, "one")
     assert runs.lives_on(tmp_path, "one") is None
     assert runs.killed(tmp_path, runs.SCHEDULED) == []
+
+
+def test_what_a_kill_left_of_a_note_is_removed(tmp_path: Path) -> None:
+    script = (
+        "import os, pathlib\n"
+        "from trip_duration import runs\n"
+        "pathlib.Path.replace = lambda *_: os._exit(9)\n"
+        f"runs.note(pathlib.Path({str(tmp_path)!r}), 'one', runs.STAGE)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 9
+    [half] = (tmp_path / runs.FOLDER).glob(".*")
+    runs.tidy(tmp_path)
+    assert not half.exists()
+
+
+def test_what_a_living_process_writes_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tidying = threading.Thread(target=runs.tidy, args=(tmp_path,))
+    replace = Path.replace
+
+    def replace_while_another_tidies(path: Path, target: Path) -> Path:
+        tidying.start()
+        tidying.join(0.5)
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", replace_while_another_tidies)
+    runs.note(tmp_path, "one", runs.STAGE)
+    tidying.join(20)
+    assert runs.lives_on(tmp_path, "one")
+
+
+def test_nothing_is_made_where_no_run_was_noted(tmp_path: Path) -> None:
+    runs.tidy(tmp_path)
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": "x"}', '{"pid": 1, "kind": "scheduled"}'])

@@ -367,6 +367,7 @@ def _note(root: Path, noted: list[str], _flow: Any, run: Any, _state: Any) -> No
 
 def _end_killed(root: Path) -> None:
     """Have Prefect say of stages that were killed that they crashed: nobody else tells it."""
+    runs.tidy(root)
     dead = runs.killed(root, runs.STAGE)
     if not dead:
         return

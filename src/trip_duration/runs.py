@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from trip_duration.files import write_json
+from trip_duration.files import remove_temporary, write_json
+from trip_duration.locking import locked
 from trip_duration.processes import living
 
-__all__ = ["forget", "killed", "lives_on", "note", "noted"]
+__all__ = ["forget", "killed", "lives_on", "note", "noted", "tidy"]
 
 FOLDER = Path(".cache/runs")
 SCHEDULED = "scheduled"  # a run that a worker does, and the next one takes up
@@ -23,7 +24,9 @@ def note(root: Path, run: str, kind: str) -> None:
 
     this = psutil.Process()
     made = {"kind": kind, "pid": this.pid, "created": this.create_time()}
-    write_json(made, _path(root, run))
+    path = _path(root, run)
+    with locked(_lock(root)):
+        write_json(made, path)
 
 
 @contextmanager
@@ -53,6 +56,13 @@ def forget(root: Path, run: str) -> None:
     _path(root, run).unlink(missing_ok=True)
 
 
+def tidy(root: Path) -> None:
+    """Remove the half-written notes of processes that were killed at it."""
+    if any((root / FOLDER).glob(".*")):
+        with locked(_lock(root)):  # who lives and writes holds it
+            remove_temporary(root / FOLDER)
+
+
 class _Note(NamedTuple):
     kind: str
     lives: bool
@@ -65,6 +75,10 @@ def _read(path: Path) -> _Note | None:
     except (OSError, ValueError, TypeError, KeyError):
         return None
     return _Note(kind, living(pid, created) is not None)
+
+
+def _lock(root: Path) -> Path:
+    return root / FOLDER / "lock"
 
 
 def _path(root: Path, run: str) -> Path:
