@@ -48,7 +48,7 @@ R = TypeVar("R")
 EXPERIMENT = "trip-duration"
 KIND = {"mlflow.experimentKind": "custom_model_development"}  # has MLflow's page open on the runs
 STAGES = ("ingest", "featurize", "search", "train", "evaluate")  # each has what those before wrote
-PATIENCE = 60.0  # seconds that the end of a search waits for its last trials to be logged
+PATIENCE = 180.0  # seconds that the end of a search waits for its last trials to be logged
 LONGEST = {"tag": 5000, "param": 6000}  # characters, MLflow's own limits
 
 # What a logged model needs to predict; versions are those installed.
