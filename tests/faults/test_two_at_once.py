@@ -81,7 +81,7 @@ def test_two_runs_in_one_clone(
         assert who.format(pid=running.pid) in said
         assert "Traceback" not in said
     finally:
-        said, _ = running.communicate(timeout=240)
+        said, _ = running.communicate(timeout=900)
     assert running.returncode == 0, said
     assert clone.read("dvc.lock") == lock
     assert "Running stage" not in clone.run(*second).stdout
@@ -149,7 +149,7 @@ def side_by_side(running: list[subprocess.Popen[str]]) -> list[str]:
     said = [""] * len(running)
 
     def read(number: int) -> None:
-        said[number] = running[number].communicate(timeout=280)[0]
+        said[number] = running[number].communicate(timeout=900)[0]
 
     threads = [threading.Thread(target=read, args=(number,)) for number in range(len(running))]
     for thread in threads:

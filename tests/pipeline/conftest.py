@@ -40,7 +40,7 @@ class Clone:
             env=self.environment(**environment),
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=900,
             check=False,
         )
         if check and done.returncode:

@@ -30,7 +30,7 @@ from trip_duration import registry
 from trip_duration.files import read_json
 from trip_duration.sources.simulated import SimulatedMonth
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(2400)
 
 TRIPS = 4_000  # a month
 SLOWER = 4 / 3  # from July on
@@ -72,7 +72,7 @@ class Deployed:
         )
         self.output.clear()
         threading.Thread(target=self._read, args=(self.process,), daemon=True).start()
-        self.wait(lambda: any("Worker " in line for line in self.output), "the worker", 120)
+        self.wait(lambda: any("Worker " in line for line in self.output), "the worker", 300)
         self.port = int(re.search(r"127\.0\.0\.1:(\d+)", "".join(self.output))[1])  # type: ignore[index]
 
     def _read(self, process: subprocess.Popen[str]) -> None:
