@@ -21,7 +21,7 @@ from trip_duration.errors import SourceError, TripDurationError
 from trip_duration.orchestration import Server, begin, environment
 
 SOURCE = Path(orchestration.__file__).parents[1]
-GONE = 3.0  # seconds within which a server must notice that it is alone, and be gone
+GONE = 10.0  # seconds within which a server must notice that it is alone, and be gone
 PARAMS = SimpleNamespace(data=SimpleNamespace(span="green 2021-01 … 2021-02"))
 USERS = (
     "PREFECT_API_URL",
@@ -285,10 +285,10 @@ def test_a_flow_leaves_its_name_tasks_logs_and_artifacts(server: Server) -> None
         runs = post(server, "task_runs", flow_runs={"id": {"any_": [run["id"]]}})
         return [found["state_type"] for found in runs]
 
-    assert eventually(lambda: states() == ["COMPLETED"] * 2, 10)
+    assert eventually(lambda: states() == ["COMPLETED"] * 2, 60)
     ours = {"flow_run_id": {"any_": [run["id"]]}}
     assert eventually(
-        lambda: "counting 1" in [log["message"] for log in post(server, "logs", logs=ours)], 10
+        lambda: "counting 1" in [log["message"] for log in post(server, "logs", logs=ours)], 60
     )
     artifacts = {found["key"]: found for found in post(server, "artifacts", artifacts=ours)}
     rows = artifacts["set-aside"]["data"]
@@ -315,10 +315,23 @@ import os, sys, time
 from types import SimpleNamespace
 from trip_duration.orchestration import run, stage_flow, task
 
+def heard(client, task_run):
+    from prefect.exceptions import ObjectNotFound
+
+    try:
+        return client.read_task_run(task_run).state.is_running()
+    except ObjectNotFound:
+        return False
+
 @task
 def work():
     if sys.argv[2] == "killed":
-        time.sleep(2)  # until Prefect has heard of the task
+        from prefect import get_client
+        from prefect.runtime import task_run
+
+        with get_client(sync_client=True) as client:
+            while not heard(client, task_run.id):
+                time.sleep(0.05)
         os._exit(9)
 
 @stage_flow("train")
@@ -337,7 +350,7 @@ def test_the_run_of_a_stage_that_was_killed_has_crashed(server: Server, tmp_path
     def stage(end: str, number: int) -> int:
         words = [sys.executable, "-c", KILLED, str(tmp_path), end, str(number)]
         return subprocess.run(
-            words, env=os.environ | {"PYTHONPATH": source}, check=False
+            words, env=os.environ | {"PYTHONPATH": source}, timeout=240, check=False
         ).returncode
 
     def states(kind: str, end: str, number: int) -> list[str]:
@@ -348,7 +361,7 @@ def test_the_run_of_a_stage_that_was_killed_has_crashed(server: Server, tmp_path
     (tmp_path / ".cache/runs/.one.json.partial").touch()  # of one killed while it noted its run
     assert stage("ended", 2) == 0
     assert states("flow_runs", "killed", 1) == ["Crashed"]
-    assert eventually(lambda: states("task_runs", "killed", 1) == ["Crashed"], 10)
+    assert eventually(lambda: states("task_runs", "killed", 1) == ["Crashed"], 60)
     assert states("flow_runs", "ended", 2) == ["Completed"]
     assert [path.name for path in (tmp_path / ".cache/runs").iterdir()] == ["lock"]
     # What Prefect does not know, as after its database was removed, is forgotten.
@@ -436,7 +449,7 @@ def test_a_stage_finds_the_server_and_says_its_error_once(
             print(error)
         """,
     )
-    done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=240)
     assert done.stdout == f"{server.pid}\nMonth 2030-01 is not published.\n"
     assert done.stderr == ""
 
@@ -461,9 +474,9 @@ def test_the_pages_are_shown_until_they_are_not(server: Server, root: Path, tmp_
         children = psutil.Process(mlflow.pid).children(recursive=True)
         began = time.monotonic()
         ui.terminate()
-        assert ui.wait(timeout=10) == 0
-        assert time.monotonic() - began < 5
-    assert eventually(lambda: not lives(mlflow), 1)
+        assert ui.wait(timeout=60) == 0
+        assert time.monotonic() - began < GONE
+    assert eventually(lambda: not lives(mlflow), GONE)
     assert not any(child.is_running() for child in children)
     assert lives(server)
 
