@@ -129,12 +129,14 @@ def main(address: str, storage: str) -> None:
         return once(*arguments)
 
     distributed_training._train = counted
+    # Rounds enough to be at them yet when the worker is killed, on a fast machine too.
+    longer = distributed.train.model_copy(update={"num_boost_round": 200})
     with cluster.opened(distributed.engine, ROOT) as connected:
         killer = threading.Thread(
             target=kill_one, args=(connected, dict(connected.client.run(os.getpid)))
         )
         killer.start()
-        orchestration.run(train.train, distributed, ROOT)
+        orchestration.run(train.train, distributed.model_copy(update={"train": longer}), ROOT)
         killer.join()
     found["rmse"]["killed"] = rmse()
     found["attempts"] = len(attempts)
