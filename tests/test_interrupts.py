@@ -3,11 +3,13 @@
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from trip_duration import interrupts
 from trip_duration.interrupts import end_with, unwrapped
 
 BUSY = """
@@ -153,7 +155,8 @@ def test_a_process_ends_with_the_one_it_was_started_by(root: Path) -> None:
     assert (code, said) == (-signal.SIGINT, "")
 
 
-def test_one_that_is_gone_already_interrupts_at_once() -> None:
+def test_one_that_is_gone_already_interrupts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interrupts, "_came", threading.Event())
     with subprocess.Popen([sys.executable, "-c", ""]) as other:
         other.wait()
     with pytest.raises(KeyboardInterrupt):

@@ -148,8 +148,13 @@ def test_what_nobody_expected_does_not_end_the_following(
 
 
 def test_a_process_that_dies_is_started_again(
-    registry: Registry, following: Start, first: Served, second: Served
+    registry: Registry,
+    following: Start,
+    first: Served,
+    second: Served,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(module, "SHORTEST", 1.0)  # for as long it is seen what the trouble is
     registry.promote(first)
     models = following()
     assert models.wait(30)
