@@ -1,5 +1,6 @@
 """Against real servers on loopback: one for the module, others ended while they start."""
 
+import errno
 import http.client
 import json
 import os
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NoReturn
 
 import psutil
 import pytest
@@ -215,6 +217,32 @@ def test_a_reused_pid_keeps_nothing_alive(tmp_path: Path) -> None:
     assert not other.exists()
     orchestration._register(tmp_path, this.pid)
     assert watch.anybody()
+
+
+def test_a_folder_that_became_read_only_keeps_nothing_alive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        orchestration._register(tmp_path, other.pid)
+        watch = orchestration._Watch(tmp_path)
+        assert watch.anybody()
+        other.kill()
+
+    def fails(path: Path, missing_ok: bool = False) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Path, "unlink", fails)
+    assert not watch.anybody()
+
+    class EndedError(Exception):
+        pass
+
+    def end() -> NoReturn:
+        raise EndedError
+
+    monkeypatch.setattr(orchestration, "_end", end)
+    with pytest.raises(EndedError):
+        orchestration._end_when_alone(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"pid": 1'])

@@ -746,7 +746,8 @@ class _Watch:
         process = self._known[path.name]
         if process and lives(process):
             return True
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # on a disk that is read-only by now, it is looked at again
+            path.unlink(missing_ok=True)
         return False
 
 
