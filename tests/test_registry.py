@@ -630,6 +630,11 @@ def test_without_a_registry_the_model_in_models_is_followed_once_it_is_whole(
     ):
         with pytest.raises(TripDurationError, match="which goes on from there"):
             use(workspace)
+    whole = (workspace / "dvc.lock").read_text()
+    for text in ("<<<<<<< HEAD\n" + whole, "", "[]", "stages: {}"):
+        (workspace / "dvc.lock").write_text(text)
+        with pytest.raises(TripDurationError, match="which goes on from there"):
+            registry.chosen(workspace)
     shutil.copy(workspaces[BETTER] / "models/intervals.json", workspace / "models/intervals.json")
     lock()
     after = next(following)

@@ -1029,6 +1029,7 @@ def _is_whole(root: Path) -> bool:
     ``dvc.lock`` says what features the booster was trained on, and which files came out.
     """
     from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
 
     try:
         stages = YAML(typ="safe", pure=True).load(root / "dvc.lock")["stages"]
@@ -1038,7 +1039,7 @@ def _is_whole(root: Path) -> bool:
         return all(known[f"models/{name}"] == _md5(root / "models" / name) for name in FILES)
     except FileNotFoundError:
         return not (root / "dvc.lock").exists()
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, ValueError, YAMLError):
         return False
 
 
