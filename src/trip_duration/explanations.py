@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from trip_duration.errors import TripDurationError
 from trip_duration.features import CATALOGUE
+from trip_duration.prediction import fits
 from trip_duration.trips import SCHEMA
 
 if TYPE_CHECKING:
@@ -139,7 +140,12 @@ def contributions(
     import xgboost as xgb
 
     columns = builder.columns
-    _check_fitted_on(booster, columns)
+    if not fits(booster, columns):
+        raise TripDurationError(
+            "The model was fitted on other columns than these features give "
+            f"({booster.num_features()} and {len(columns)} of them): the two files are of "
+            "different runs; run `make train`."
+        )
     owner = np.array([name.partition("=")[0] for name in columns])
     of_feature = [np.flatnonzero(owner == name) for name in builder.features]
     best = booster.attr("best_iteration")
@@ -158,16 +164,6 @@ def contributions(
             made[part, place] = found[:, own].sum(axis=1, dtype=np.float64)
         made[part, -1] = found[:, -1]
     return made * float(booster.attr("level") or 1.0)
-
-
-def _check_fitted_on(booster: "xgb.Booster", columns: list[str]) -> None:
-    fitted = booster.feature_names  # None where the matrix that it was fitted on had no names
-    known = booster.num_features()
-    if known != len(columns) or fitted not in (None, columns):
-        raise TripDurationError(
-            f"The model was fitted on other columns than these features give ({known} and "
-            f"{len(columns)} of them): the two files are of different runs; run `make train`."
-        )
 
 
 def sample(rows: int, size: int = SAMPLE, seed: int = 42) -> np.ndarray:

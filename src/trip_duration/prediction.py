@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from trip_duration.features import FeatureBuilder
 
-__all__ = ["FILES", "Model", "load", "predict_features", "predict_minutes"]
+__all__ = ["FILES", "Model", "fits", "load", "predict_features", "predict_minutes"]
 
 FILES = ("model.ubj", "features.json", "intervals.ubj", "intervals.json")
 """The files of a model: the booster, the features, the quantiles and their calibration."""
@@ -98,12 +98,17 @@ def load(folder: str | Path = "models") -> Model:
     )
     columns = model.builder.columns
     for path, trees in ((booster, model.booster), (quantiles, model.quantiles)):
-        if trees.num_features() != len(columns) or (trees.feature_names or columns) != columns:
+        if not fits(trees, columns):
             raise TripDurationError(
                 f"The {trees.num_features()} features of {path} are not the {len(columns)} of "
                 f"{features}: the files are of different models; run `make train` again."
             )
     return model
+
+
+def fits(booster: "xgb.Booster", columns: list[str]) -> bool:
+    """Whether a booster was fitted on these columns; on a matrix without names, on as many."""
+    return booster.num_features() == len(columns) and booster.feature_names in (None, columns)
 
 
 def _data(read: Callable[[Path], T], path: Path) -> T:

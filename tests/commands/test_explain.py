@@ -253,7 +253,7 @@ def test_no_model_is_one_sentence(house: Path, tmp_path: Path) -> None:
     write_json(other.to_json(), tmp_path / "models" / "features.json")
     for name in ("intervals.ubj", "intervals.json"):
         (tmp_path / "models" / name).write_bytes((house / "models" / name).read_bytes())
-    with pytest.raises(TripDurationError, match=r"the two files are of different runs"):
+    with pytest.raises(TripDurationError, match=r"the files are of different models"):
         explain(tmp_path, json.dumps(EXAMPLE))
 
 

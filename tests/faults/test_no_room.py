@@ -116,6 +116,7 @@ def sentence(said: str, disk: Disk) -> str:
         line
         for line in said.splitlines()
         if re.search("no room|not allowed|No space left|Read-only", line)
+        and " | WARNING | " not in line  # Prefect's, with the time
     ]
     line = re.sub(r"[0-9a-f]{30,}", "…", line.replace(str(disk.folder), "…"))
     return re.sub(r"…/\.dvc/cache/\S+", "….dvc/cache/…", line)

@@ -15,6 +15,7 @@ AROUND = {
     "cluster",
     "errors",
     "interrupts",
+    "locking",
     "orchestration",
     "params",
     "processes",
