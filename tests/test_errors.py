@@ -2,8 +2,10 @@
 
 import errno
 import pickle
+import shutil
 import sqlite3
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -46,6 +48,16 @@ def test_the_reason_may_lie_below(tmp_path: Path) -> None:
 @pytest.mark.parametrize("error", [ValueError("no"), FileNotFoundError(errno.ENOENT, "No", "x")])
 def test_other_errors_are_not_the_disks(error: Exception, tmp_path: Path) -> None:
     assert disk_trouble(error, tmp_path) is None
+
+
+def test_on_a_full_disk_any_error_is_the_disks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = SimpleNamespace(free=1_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+    said = disk_trouble(RuntimeError("Server error '500 Internal Server Error'"), tmp_path)
+    assert said is not None
+    assert said.startswith("there is no room to write (1 MB are free on the disk of ")
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ GO_BACK = "git checkout params.yaml dvc.lock metrics plots search && make train"
 
 _FULL = re.compile(r"no space left|disk is full|disk quota|file too large|not enough space", re.I)
 _FULL_NUMBERS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_ROOM = 4e6  # bytes that are free on a disk that is full
 _SHUT = re.compile(r"read-only|readonly|permission denied|not permitted", re.I)
 _SHUT_NUMBERS = {errno.EROFS, errno.EACCES, errno.EPERM}
 
@@ -123,6 +124,9 @@ class SourceError(TripDurationError):
 def disk_trouble(error: BaseException, folder: Path) -> str | None:
     """What to say of an error that a disk is to blame for; None of any other.
 
+    Where the disk is all but full, that is any error: a server that can't write says no more than
+    that it failed.
+
     Parameters
     ----------
     error : BaseException
@@ -140,18 +144,22 @@ def disk_trouble(error: BaseException, folder: Path) -> str | None:
         number = one.errno if isinstance(one, OSError) else None
         words = str(one)
         if number in _FULL_NUMBERS or _FULL.search(words):
-            free = shutil.disk_usage(folder).free / 1e6
-            return (
-                f"there is no room to write{_where(one)} ({free:,.0f} MB are free on the disk of "
-                f"{folder}): free some, and run the same command again, or go back to what is "
-                f"committed with `{GO_BACK}`."
-            )
+            return _no_room(_where(one), folder)
         if number in _SHUT_NUMBERS or (number is None and _SHUT.search(words)):
             return (
                 f"to read or write{_where(one)} is not allowed ({_reason(one)}): allow it, and run "
                 f"the same command again, or go back to what is committed with `{GO_BACK}`."
             )
-    return None
+    return _no_room("", folder) if shutil.disk_usage(folder).free < _NO_ROOM else None
+
+
+def _no_room(where: str, folder: Path) -> str:
+    free = shutil.disk_usage(folder).free / 1e6
+    return (
+        f"there is no room to write{where} ({free:,.0f} MB are free on the disk of {folder}): free "
+        "some, and run the same command again, or go back to what is committed with "
+        f"`{GO_BACK}`."
+    )
 
 
 def _where(error: BaseException) -> str:
