@@ -245,6 +245,26 @@ def test_a_folder_that_became_read_only_keeps_nothing_alive(
         orchestration._end_when_alone(tmp_path)
 
 
+STUCK = """
+    import re, signal, threading, time
+    from trip_duration import orchestration
+    orchestration.STOP = 0.2
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    threading.Thread(target=orchestration._end, daemon=True).start()
+    time.sleep(0.1)
+    print("stuck", flush=True)
+    re.match("(a+)+$", 40 * "a" + "b")  # for hours, and no thread of Python runs meanwhile
+"""
+
+
+def test_a_server_that_is_stuck_ends_as_well(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, script(tmp_path, STUCK)], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == "stuck\n"
+    assert done.returncode == -signal.SIGALRM, done.stderr
+
+
 @pytest.mark.parametrize("text", ["", "{}", '{"pid": 1'])
 def test_a_broken_record_is_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "server.json").write_text(text)

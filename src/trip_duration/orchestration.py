@@ -21,6 +21,7 @@ import math
 import os
 import re
 import runpy
+import signal
 import socket
 import subprocess
 import sys
@@ -769,9 +770,14 @@ def _end_when_alone(home: Path) -> NoReturn:
 
 
 def _end() -> NoReturn:
-    """End this process and its children: politely at first, for the last events to be written."""
+    """End this process and its children: politely at first, for the last events to be written.
+
+    While Python is at its own end, this thread runs no more: a timer of the system ends a process
+    that is stuck there.
+    """
     import psutil
 
+    signal.setitimer(signal.ITIMER_REAL, STOP + POLL)  # SIGALRM, which nobody handles
     this = psutil.Process()
     children = this.children(recursive=True)
     for end in (psutil.Process.terminate, psutil.Process.kill):
