@@ -195,14 +195,7 @@ def _parsed(line: str) -> Served | str:
         said = json.loads(line)
         if "trouble" in said:
             return str(said["trouble"])
-        return Served(
-            version=str(said["version"]),
-            folder=Path(said["folder"]),
-            digest=str(said["digest"]),
-            taxi=str(said["taxi"]),
-            preset=str(said["preset"]),
-            train_months=tuple(map(str, said["train_months"])),
-        )
+        return Served.from_json(said)
     except (ValueError, KeyError, TypeError):
         raise TripDurationError(
             f"The process that follows the registry said {shown(line.strip())[:200]!r}: expected "

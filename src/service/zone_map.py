@@ -92,10 +92,11 @@ def _known(root: Path, data: Data) -> tuple["Zones | None", "pa.Table"]:
     import pyarrow.parquet as pq
 
     from trip_duration.ingest import fetch_zones
+    from trip_duration.workspace import absolute
     from trip_duration.zones import Zones, load_zones
 
-    if data.zones is not None and "://" not in data.zones:
-        data = data.model_copy(update={"zones": str(root / Path(data.zones).expanduser())})
+    if data.zones is not None:
+        data = data.model_copy(update={"zones": absolute(root, data.zones)})
     try:
         path = fetch_zones(data, root / ".cache" / "source")
     except SourceError:

@@ -105,6 +105,28 @@ class Served:
     preset: str
     train_months: tuple[str, ...]
 
+    def to_json(self) -> dict[str, Any]:
+        """What `from_json` reads."""
+        return {**asdict(self), "folder": str(self.folder)}
+
+    @classmethod
+    def from_json(cls, said: Mapping[str, Any]) -> "Served":
+        """Read what `to_json` gave.
+
+        Raises
+        ------
+        KeyError, TypeError
+            If it is nothing of the kind.
+        """
+        return cls(
+            version=str(said["version"]),
+            folder=Path(said["folder"]),
+            digest=str(said["digest"]),
+            taxi=str(said["taxi"]),
+            preset=str(said["preset"]),
+            train_months=tuple(map(str, said["train_months"])),
+        )
+
 
 # -- which model is served -----------------------------------------------------------------------
 
@@ -190,8 +212,7 @@ def _own(root: Path) -> Served | None:
 
 def _remember(root: Path, served: Served) -> Served:
     """Write down that a version is champion, and of which registry."""
-    said = {**asdict(served), "folder": str(served.folder), "registry": _store()}
-    write_json(said, root / LAST)
+    write_json({**served.to_json(), "registry": _store()}, root / LAST)
     return served
 
 
@@ -200,10 +221,9 @@ def _remembered(root: Path) -> Served | None:
     try:
         said = read_json(root / LAST)
         with _environment(root):
-            if said.pop("registry") != _store():
+            if said["registry"] != _store():
                 return None
-        months = tuple(said.pop("train_months"))
-        found = Served(**{**said, "folder": Path(said["folder"])}, train_months=months)
+        found = Served.from_json(said)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return found if _holds(found.folder, found.digest) else None
@@ -1063,12 +1083,12 @@ def _follow(root: str, seconds: str) -> int:
         os._exit(0)
 
     def tell(what: dict[str, Any]) -> None:
-        print(json.dumps(what, default=str), flush=True)
+        print(json.dumps(what), flush=True)
 
     try:
         following = follow(root, float(seconds), lambda trouble: tell({"trouble": trouble}))
         for number, served in enumerate(following):
-            tell(asdict(served))
+            tell(served.to_json())
             if number == 0:
                 threading.Thread(target=wait, name="stdin", daemon=True).start()
     except TripDurationError as error:
