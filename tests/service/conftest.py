@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +176,7 @@ class Registry:
         self.command = [sys.executable, str(script), str(self.file)]
 
     def promote(self, champion: Served, **changed: Any) -> None:
-        self.say(json.dumps(asdict(replace(champion, **changed)), default=str))
+        self.say(json.dumps(replace(champion, **changed).to_json()))
 
     def say(self, text: str) -> None:
         partial = self.file.with_suffix(".partial")
